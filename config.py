@@ -1,0 +1,131 @@
+"""Every setting: default, unit, reason. The only reader of the environment and of footnote.toml.
+
+A command line flag beats the environment (`FOOTNOTE_<NAME>`), which beats `footnote.toml` beside this file or in
+`FOOTNOTE_HOME`, which beats the default. `docs/settings.md` is checked against this file by a test.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from errors import UsageError
+
+ROOT = Path(__file__).resolve().parent
+
+
+def setting(default: Any, reason: str) -> Any:
+    """A field with the reason for its default, which `docs/settings.md` repeats."""
+    return field(default=default, metadata={"reason": reason})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings, resolved. Paths are absolute; sizes and times name their unit."""
+
+    index: Path = setting(ROOT / "indexes", "folder of built indexes; one engine process serves one such folder")
+    home: Path = setting(ROOT / "var", "data folder: records, uploads, converted models, logs, socket (FOOTNOTE_HOME)")
+    collection: str = setting("default", "collection used when none is named")
+
+    # models
+    model: str = setting("", "path of a GGUF model; empty: the bundled SmolLM2-135M-Instruct")
+    model_level: str = setting("", "verbatim, compressed or free; empty: verbatim for the bundled model, free for others")
+    embedder: str = setting("", "folder of a sentence-transformers model; empty: the bundled all-MiniLM-L6-v2")
+    context_tokens: int = setting(4096, "tokens of the language model's window; SmolLM2 has 8192, memory grows with it")
+    threads: int = setting(0, "threads for models; 0: all cores this process may use")
+    server_url: str = setting("", "OpenAI-compatible server used instead of the in-process model; empty: none")
+    server_model: str = setting("", "model name sent to server_url")
+    server_key: str = setting("", "bearer token for server_url")
+
+    # reading files
+    jobs: int = setting(0, "child processes that parse; 0: one a core")
+    parse_timeout_s: int = setting(30, "seconds a file may take to parse, plus 10 for each 10 MB")
+    parse_memory_mb: int = setting(1500, "resident MB of one parsing child before it is ended")
+    max_file_mb: int = setting(100, "MB of one file; larger ones are reported, not read")
+    max_pages: int = setting(5000, "pages read of one document")
+    max_chars: int = setting(20_000_000, "characters kept of one document")
+    ocr: bool = setting(True, "read scanned pages with offline OCR where rapidocr is installed")
+    prune_limit: float = setting(0.30, "share of a source's documents that may vanish before a refresh stops and asks")
+
+    # passages and retrieval
+    passage_tokens: int = setting(180, "tokens of one passage; the embedder reads 256 and the heading path needs room")
+    keep_passages: int = setting(5, "passages that reach the prompt (-k)")
+    pool_passages: int = setting(100, "passages taken from each of keywords and vectors before they are fused")
+    keep_versions: int = setting(3, "published versions kept for rollback")
+
+    # answers
+    answer_tokens: int = setting(160, "most tokens of one answer; three or four sentences")
+    answer_sentences: int = setting(3, "most sentences shown of one answer")
+    queue_limit: int = setting(32, "questions that may wait; the next one is told the engine is busy")
+    seed: int = setting(0, "seed for sampling; decoding is greedy, so it matters only to samplers that use it")
+
+    # web app
+    port: int = setting(8501, "port of the web app on 127.0.0.1")
+    upload_mb: int = setting(100, "MB of one uploaded file")
+
+    @property
+    def records(self) -> Path:
+        """The SQLite file of conversations, feedback and receipts."""
+        return self.home / "records.sqlite"
+
+    @property
+    def uploads(self) -> Path:
+        """Uploaded originals, content-addressed, a folder a collection."""
+        return self.home / "uploads"
+
+    @property
+    def logs(self) -> Path:
+        return self.home / "logs"
+
+    @property
+    def models(self) -> Path:
+        """Converted and pulled models."""
+        return self.home / "models"
+
+
+def load(**flags: Any) -> Settings:
+    """Settings from flags, environment, footnote.toml and defaults, in that order; a flag of None is absent.
+
+    Raises UsageError for an unknown name or a value of the wrong type.
+    """
+    fields = {each.name: each for each in dataclasses.fields(Settings)}
+    home = Path(os.environ.get("FOOTNOTE_HOME") or ROOT / "var").expanduser().resolve()
+    values: dict[str, Any] = {}
+    for toml in (ROOT / "footnote.toml", home / "footnote.toml"):
+        if toml.is_file():
+            try:
+                found = tomllib.loads(toml.read_text(encoding="utf-8"))
+            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+                raise UsageError(f"{toml} cannot be read: {error}.", "Mend the line it names.") from None
+            for name in found:
+                if name not in fields:
+                    raise UsageError(f"{toml} sets {name!r}, which is no setting.", "See docs/settings.md for the names.")
+            values.update(found)
+    for name in fields:
+        text = os.environ.get(f"FOOTNOTE_{name.upper()}")
+        if text is not None:
+            values[name] = text
+    for name, value in flags.items():
+        if name not in fields:
+            raise TypeError(f"no setting named {name}")
+        if value is not None:
+            values[name] = value
+    return Settings(**{name: _typed(fields[name], value) for name, value in values.items()})
+
+
+def _typed(known: dataclasses.Field[Any], value: Any) -> Any:
+    kind = type(known.default)
+    try:
+        if isinstance(known.default, Path):
+            return Path(value).expanduser().resolve()
+        if kind is bool and isinstance(value, str):
+            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[value.lower()]
+        if kind is bool and not isinstance(value, bool):
+            raise ValueError
+        return kind(value)
+    except (KeyError, ValueError, TypeError):
+        raise UsageError(f"{known.name} = {value!r} is not a {kind.__name__}.", "See docs/settings.md.") from None
