@@ -13,6 +13,7 @@ import os
 import secrets
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -98,11 +99,14 @@ class Records:
         self._connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
             self._connection.row_factory = sqlite3.Row
-            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._keep_a_log()
             self._connection.execute("PRAGMA synchronous = FULL")  # a receipt that was handed out is on disk
             self._connection.execute("PRAGMA secure_delete = ON")
             self._connection.execute("PRAGMA foreign_keys = ON")
             migrate(self._connection, path)
+        except sqlite3.OperationalError as error:
+            self._connection.close()
+            raise FootnoteError(f"{path} cannot be used: {error}.", "Check the disk and the folder's rights, then try again.") from None
         except sqlite3.DatabaseError as error:
             self._connection.close()
             raise FootnoteError(
@@ -341,6 +345,18 @@ class Records:
         return count
 
     # the connection
+
+    def _keep_a_log(self) -> None:
+        """Switch to the write-ahead log. SQLite does not wait here while another process switches too, so this does."""
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
 
     def _read(self, query: str, values: tuple[Any, ...]) -> list[sqlite3.Row]:
         with self._lock:
