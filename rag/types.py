@@ -24,13 +24,14 @@ class Hit:
     score: float
     found_by: str
     similarity: float = 0.0  # cosine of question and passage, where the embedder saw it
+    also: tuple[Passage, ...] = ()  # near-duplicates folded into this hit
 
     def as_json(self) -> dict[str, Any]:
         p = self.passage
         return {
             "document": p.document, "page": p.page, "section": p.section, "score": round(self.score, 6), "text": p.text,
             "title": p.title, "date": p.date, "start": p.start, "end": p.end,
-            "document_id": p.document_id, "passage_id": p.id, "found_by": self.found_by,
+            "document_id": p.document_id, "passage_id": p.id, "found_by": self.found_by, "also": [each.location for each in self.also],
         }
 
 

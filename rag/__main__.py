@@ -1,0 +1,233 @@
+"""`python -m rag`: ask, search, serve, models, selfcheck. Results on stdout, what goes on on stderr, errors with their cure."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import config
+from errors import FootnoteError, UsageError
+from rag.visible import LOCAL, check_user
+
+if TYPE_CHECKING:
+    from config import Settings
+    from rag.types import Turn
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code (0 done, 1 failed, 2 usage, 10 no index, 130 interrupted)."""
+    chosen = parser().parse_args(arguments)
+    try:
+        settings = config.load(
+            index=chosen.index, collection=getattr(chosen, "collection", None), keep_passages=getattr(chosen, "keep", None)
+        )
+        return int(chosen.run(chosen, settings) or 0)
+    except FootnoteError as error:
+        if getattr(chosen, "json", False):
+            print(json.dumps({"error": error.message, "cure": error.cure}, ensure_ascii=False))
+        print(f"{error.message}\n{error.cure}".strip(), file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output left, as `| head` does
+        sys.stderr.close()
+        return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's shape; docs/commands.md is checked against it."""
+    top = argparse.ArgumentParser(prog="python -m rag", description="Ask indexed documents; answers carry their sources.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    ask = _command(commands, "ask", _ask, "answer a question from the documents")
+    search = _command(commands, "search", _search, "list the passages that bear on a question")
+    for each in (ask, search):
+        each.add_argument("question", nargs="?", metavar="QUESTION", help="the question; or --questions")
+        each.add_argument("--questions", type=Path, metavar="FILE", help="JSON lines with id and question; one JSON line each comes back")
+        each.add_argument("--collection", metavar="NAME", help="collection to ask (default: %(default)s → settings)")
+        each.add_argument("--document", metavar="GLOB", help="only documents whose name matches")
+        each.add_argument("--as", dest="user", default=LOCAL, metavar="USER", help="who asks (default: local)")
+        each.add_argument("--history", type=Path, metavar="FILE", help='conversation before: JSON list of {"role", "content"}')
+        each.add_argument("-k", dest="keep", type=_positive, metavar="N", help="passages to keep")
+        each.add_argument("--json", action="store_true", help="print one JSON object")
+    serve = _command(commands, "serve", _serve, "run the engine process of an index folder")
+    serve.add_argument("--idle-exit", type=int, default=0, metavar="S", help="end after S seconds without a question (default: never)")
+    models = _command(commands, "models", _models, "list, add or measure language models")
+    models.add_argument("action", choices=("list", "pull", "bench"), help="what to do")
+    models.add_argument("name", nargs="?", metavar="FILE", help="a GGUF file (pull, bench)")
+    models.add_argument("--json", action="store_true", help="print one JSON object")
+    check = _command(commands, "selfcheck", _selfcheck, "prove that nothing leaves this machine")
+    check.add_argument("--offline", action="store_true", help="index, ask and serve with every outbound attempt refused and counted")
+    check.add_argument("--strace", action="store_true", help="count system calls too, where strace is installed")
+    check.add_argument("--json", action="store_true", help="print one JSON object")
+    return top
+
+
+def _command(commands: Any, name: str, run: Any, summary: str) -> argparse.ArgumentParser:
+    made: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
+    made.set_defaults(run=run)
+    made.add_argument("--index", type=Path, metavar="DIR", help="folder of indexes (default: indexes/)")
+    return made
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 100:
+        raise argparse.ArgumentTypeError("must be from 1 to 100")
+    return number
+
+
+def _ask(chosen: argparse.Namespace, settings: Settings) -> int:
+    return _each(chosen, settings, "ask")
+
+
+def _search(chosen: argparse.Namespace, settings: Settings) -> int:
+    return _each(chosen, settings, "search")
+
+
+def _each(chosen: argparse.Namespace, settings: Settings, verb: str) -> int:
+    if (chosen.question is None) == (chosen.questions is None):
+        raise UsageError("Give either a question or --questions FILE.", f'Example: python -m rag {verb} "How many days of leave do I get?"')
+    check_user(chosen.user)
+    history = _history(json.loads(_read(chosen.history)), str(chosen.history)) if chosen.history else ()
+    if chosen.questions is None:
+        (result,) = _results([(chosen.question, history, chosen.document)], chosen, settings, verb)
+        print(json.dumps(result, ensure_ascii=False, indent=1) if chosen.json else _plain(result))
+        return 0
+    lines = list(_batch(chosen.questions))
+    asked = [
+        (line["question"], _history(line["history"], str(line.get("id"))) if line.get("history") else history,
+         line.get("document") or chosen.document)
+        for line in lines
+    ]
+    for line, result in zip(lines, _results(asked, chosen, settings, verb), strict=True):
+        print(json.dumps({"id": line.get("id"), **result}, ensure_ascii=False), flush=True)
+    return 0
+
+
+def _results(
+    asked: Sequence[tuple[str, Sequence[Turn], str | None]], chosen: argparse.Namespace, settings: Settings, verb: str
+) -> Iterator[dict[str, Any]]:
+    """Results in the order asked: from the running engine of this index folder, else by models loaded here, once."""
+    from rag.client import Client
+
+    client = Client(settings)
+    if client.running():
+        for question, history, document in asked:
+            call = client.ask_and_wait if verb == "ask" else client.search
+            options: dict[str, Any] = {"user": chosen.user, "document": document, "history": history, "keep": chosen.keep}
+            found = call(question, settings.collection, **options)
+            yield found if verb == "ask" else {"passages": found}
+        return
+    from ingest.embed import Embedder
+    from ingest.open import open_index
+
+    embedder = Embedder(settings)
+    with closing(open_index(settings.index, settings.collection, embedder.name)) as index:
+        from rag.answer import Answerer
+
+        if verb == "search":
+            answerer = Answerer(settings, embedder)
+            for question, history, document in asked:
+                hits = answerer.search(question, index, history=history, document=document, user=chosen.user)
+                yield {"passages": [each.as_json() for each in hits]}
+            return
+        from rag.engine import LanguageModel
+        from records.store import Records
+
+        with closing(LanguageModel(settings, _say)) as model, closing(Records(settings.records)) as records:
+            answerer = Answerer(settings, embedder, model, records)
+            for question, history, document in asked:
+                yield answerer.answer(question, index, history=history, document=document, user=chosen.user).as_json()
+
+
+def _batch(path: Path) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(_read(path).splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UsageError(f"{path}, line {number} is not JSON: {error.msg}.", "Each line is one JSON object.") from None
+        if not isinstance(value, dict) or not isinstance(value.get("question"), str):
+            raise UsageError(f'{path}, line {number} has no "question".', 'Each line needs "id" and "question".')
+        yield value
+
+
+def _history(value: Any, where: str) -> tuple[Turn, ...]:
+    from rag.types import Turn
+
+    if not isinstance(value, list) or not all(
+        isinstance(each, dict) and each.get("role") in ("user", "assistant") and isinstance(each.get("content"), str) for each in value
+    ):
+        raise UsageError(f"The history of {where} is not a conversation.", 'It is a JSON list of {"role": "user" or "assistant", "content": text}.')
+    return tuple(Turn(each["role"], each["content"]) for each in value)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}.", "Check the path and that it is UTF-8 text.") from None
+
+
+def _plain(result: dict[str, Any]) -> str:
+    """A result for a person at a terminal."""
+    if "answer" not in result:
+        return "\n\n".join(f"{n}. {_place(each)}  ({each['score']:.4f})\n{each['text'].strip()}" for n, each in enumerate(result["passages"], 1)) or (
+            "Nothing found."
+        )
+    lines = [result["answer"], ""]
+    if result["found"]:
+        how = {"quoted": "Quoted from the documents", "shortened": "Shortened from the documents", "written": "Written by the model, checked"}
+        lines.append(f"{how.get(result['how'], 'Partly written, partly quoted')}:")
+        lines += [f"  [{each['n']}] {_place(each)}: “{' '.join(each['quote'].split())}”" for each in result["citations"]]
+    else:
+        lines.append("Nearest passages:")
+        lines += [f"  {n}. {_place(each)}" for n, each in enumerate(result["passages"], 1)]
+    lines += [f"Note: {note}" for note in result.get("notes", [])]
+    return "\n".join(lines)
+
+
+def _place(each: dict[str, Any]) -> str:
+    page = f", p. {each['page']}" if each["page"] is not None else ""
+    section = f" ({each['section']})" if each["section"] else ""
+    return f"{each['document']}{page}{section}"
+
+
+def _serve(chosen: argparse.Namespace, settings: Settings) -> int:
+    from rag.serve import serve
+
+    serve(settings, idle_exit_s=chosen.idle_exit)
+    return 0
+
+
+def _models(chosen: argparse.Namespace, settings: Settings) -> int:
+    from rag import models
+
+    result = getattr(models, chosen.action)(settings, chosen.name, say=_say)
+    print(json.dumps(result, ensure_ascii=False, indent=1) if chosen.json else models.table(result))
+    return 0
+
+
+def _selfcheck(chosen: argparse.Namespace, settings: Settings) -> int:
+    from rag.selfcheck import selfcheck
+
+    if not chosen.offline:
+        raise UsageError("selfcheck knows one check so far.", "Run: python -m rag selfcheck --offline")
+    report = selfcheck(settings, strace=chosen.strace, say=_say)
+    print(json.dumps(report, ensure_ascii=False, indent=1) if chosen.json else report["summary"])
+    return 1 if report["attempts"] else 0
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

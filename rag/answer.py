@@ -1,0 +1,175 @@
+"""The steps from a question to a cited answer, in order: read this file first.
+
+condense → retrieve (who asks decides what exists) → enough evidence? → prompt → write, each sentence checked → receipt.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from config import Settings
+from errors import UsageError
+from rag.condense import condense
+from rag.evidence import evidence
+from rag.prompt import NOT_FOUND, prompt
+from rag.receipt import receipt
+from rag.retrieve import retrieve
+from rag.types import Answer, Hit, Prompt, Sentence, Turn
+from rag.visible import LOCAL, visible
+from rag.write import Writing, write
+
+if TYPE_CHECKING:
+    from ingest.embed import Embedder
+    from ingest.open import Index
+    from rag.engine import LanguageModel
+    from records.store import Records
+
+Emit = Callable[[dict[str, Any]], None]
+
+
+def _silent(_: dict[str, Any]) -> None:
+    pass
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answerer:
+    """What answering needs, loaded once: the command line, the engine process and the evaluation all use this class.
+
+    `model` may be None where only `search` is called; `records` None means that no receipt is kept.
+    """
+
+    settings: Settings
+    embedder: Embedder
+    model: LanguageModel | None = None
+    records: Records | None = None
+
+    def search(
+        self, question: str, index: Index, *, history: Sequence[Turn] = (), document: str | None = None, user: str = LOCAL,
+        keep: int | None = None,
+    ) -> list[Hit]:
+        """The passages that an answer would be written from, best first. Raises UsageError, UnknownUser."""
+        return self._hits(condense(_checked(question), history), index, document, user, keep)
+
+    def answer(
+        self, question: str, index: Index, *, history: Sequence[Turn] = (), document: str | None = None, user: str = LOCAL,
+        keep: int | None = None, emit: Emit = _silent, should_stop: Callable[[], bool] = _never, conversation: str = "",
+    ) -> Answer:
+        """Answer `question` from `index`; `emit` hears of stages, sources and sentences as they come.
+
+        Args:
+            history: the conversation before, oldest first.
+            document: a glob; only documents whose name matches are looked at.
+            user: who asks; decides which documents exist.
+            keep: passages for the prompt, settings.keep_passages unless told.
+            should_stop: asked between tokens; when true the answer ends with what is shown so far.
+
+        Raises UsageError for an empty question or a glob that matches nothing, UnknownUser, EngineUnavailable.
+        """
+        if self.model is None:
+            raise TypeError("this Answerer was made for search only")
+        clock, cpu = _Clock(), time.process_time()
+        emit({"event": "stage", "stage": "searching"})
+        searched = condense(_checked(question), history)
+        hits = self._hits(searched, index, document, user, keep)
+        clock.lap("search")
+        emit({"event": "sources", "passages": [each.as_json() for each in hits]})
+        emit({"event": "stage", "stage": "reading"})
+        found = evidence(searched, hits, self.embedder)
+        clock.lap("evidence")
+        shown: list[Sentence] = []
+        made: Prompt | None = None
+        spent = self.model.usage()
+        if found.enough and not should_stop():
+            room = self.model.context_tokens - self.settings.answer_tokens
+            made = prompt(searched, hits, self.model.chat, room)
+            kept = dataclasses.replace(found, candidates=tuple(each for each in found.candidates if each.number <= len(made.hits)))
+            clock.lap("prompt")
+            emit({"event": "stage", "stage": "writing"})
+            if kept.candidates:
+                writing = Writing(
+                    searched, made, kept, self.model.level, self.settings.answer_sentences, self.settings.answer_tokens
+                )
+                for sentence in write(writing, self.model, should_stop):
+                    if not shown:
+                        clock.mark("first_sentence")
+                    shown.append(sentence)
+                    emit({
+                        "event": "sentence", "text": sentence.text, "how": sentence.how,
+                        "citations": [each.as_json() for each in sentence.citations],
+                    })
+                    if should_stop():
+                        break
+            clock.lap("writing")
+        stopped = should_stop()
+        clock.mark("total")
+        used = {name: value - spent.get(name, 0) for name, value in self.model.usage().items()}
+        answer = Answer(
+            text=_text(shown) or ("" if stopped else NOT_FOUND),
+            sentences=tuple(shown),
+            found=bool(shown),
+            hits=tuple(hits),
+            model=self.model.name,
+            index_version=index.version,
+            timings=clock.seconds,
+            usage={**used, "cpu_seconds": round(time.process_time() - cpu, 3)},
+            question=searched,
+            stopped=stopped,
+            notes=_notes(hits, made),
+        )
+        if self.records is not None:
+            number = receipt(
+                answer, question, history, made, index.collection, document, self.settings, self.records, user, conversation
+            )
+            answer = dataclasses.replace(answer, receipt=number)
+        return answer
+
+    def _hits(self, searched: str, index: Index, document: str | None, user: str, keep: int | None) -> list[Hit]:
+        allowed = visible(user, index)
+        if document:
+            allowed = allowed & frozenset(index.catalog.match(document))
+            if not allowed:
+                raise UsageError(
+                    f"No document matches {document!r}.", "Names are paths as the library page shows them; * matches any part."
+                )
+        return retrieve(searched, index, self.embedder, keep or self.settings.keep_passages, allowed, self.settings.pool_passages)
+
+
+class _Clock:
+    """Seconds by step since the last lap, and since the start."""
+
+    def __init__(self) -> None:
+        self.started = self.last = time.monotonic()
+        self.seconds: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        now = time.monotonic()
+        self.seconds[name], self.last = round(now - self.last, 4), now
+
+    def mark(self, name: str) -> None:
+        self.seconds[name] = round(time.monotonic() - self.started, 4)
+
+
+def _checked(question: str) -> str:
+    plain = " ".join(question.split())
+    if not plain:
+        raise UsageError("The question is empty.", "Type a question.")
+    if len(plain) > 4000:
+        raise UsageError(f"The question has {len(plain)} characters; at most 4,000 are read.", "Ask a shorter question.")
+    return plain
+
+
+def _text(sentences: Sequence[Sentence]) -> str:
+    return " ".join(f"{each.text} " + "".join(f"[{number}]" for number in dict.fromkeys(c.n for c in each.citations)) for each in sentences)
+
+
+def _notes(hits: Sequence[Hit], made: Prompt | None) -> tuple[str, ...]:
+    if made is not None and len(made.hits) < len(hits):
+        return (f"Only {len(made.hits)} of {len(hits)} passages fit into the model's window.",)
+    return ()

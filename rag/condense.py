@@ -1,0 +1,55 @@
+"""A question and the conversation before it → a question that stands alone.
+
+Done by code: a follow-up that leans on what was said ("And for interns?", "How long does it take?") is given the earlier question's
+topic words. A question with enough content of its own, and no word that points back, is left as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from rag.types import Turn
+from rag.words import words
+
+POINTING = re.compile(
+    r"\b(it|its|they|them|their|theirs|that|this|those|these|he|she|him|her|his|hers|there|one|ones|same|else|instead|"
+    r"es|sie|er|ihn|ihm|dies\w*|das|dort|davon|dafür)\b",
+    re.IGNORECASE,
+)
+OPENING = re.compile(r"^\s*(and|but|or|so|also|what about|how about|what if|why|und|aber|oder|auch|was ist mit|wie ist es)\b", re.IGNORECASE)
+ENOUGH_WORDS = 4  # content words with which a question without pointers is taken to stand alone
+TURNS_BACK = 3  # earlier questions looked at
+
+
+def condense(question: str, history: Sequence[Turn]) -> str:
+    """`question` itself, or with the topic of the questions before it in brackets."""
+    earlier = [turn.content for turn in history if turn.role == "user"][-TURNS_BACK:]
+    if not earlier:
+        return question
+    own = [each for each in words(question) if each.kind != "function"]
+    leans = OPENING.search(question) or _points_back(question) or len(own) < ENOUGH_WORDS
+    if not leans:
+        return question
+    topic = _topic(earlier, {each.form for each in own})
+    return f"{question} ({topic})" if topic else question
+
+
+def _points_back(question: str) -> bool:
+    """A pronoun with nothing before it in the question that it could stand for."""
+    match = POINTING.search(question)
+    return match is not None and not any(each.kind in ("content", "name") for each in words(question[: match.start()]))
+
+
+def _topic(earlier: Sequence[str], own: set[str]) -> str:
+    """Content words of the last question that stood on its own feet, with those of the follow-ups after it."""
+    chosen: list[str] = []
+    seen = set(own)
+    for text in reversed(earlier):
+        for word in words(text):
+            if word.kind != "function" and word.form not in seen:
+                seen.add(word.form)
+                chosen.append(text[word.start : word.end])
+        if not (OPENING.search(text) or _points_back(text)):
+            break
+    return " ".join(chosen)

@@ -1,0 +1,162 @@
+"""Prompt and evidence → checked sentences, one by one as they stand. Nothing leaves here that the check has not passed.
+
+verbatim: the model weighs the evidence's sentences against each other and the best are quoted.
+compressed, free: the model writes; each sentence is checked when it ends; what fails gives way to the best quote, or is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ingest.sentences import is_row, sentences
+from rag.cite import citation, strip_markers, support
+from rag.evidence import Candidate, Evidence, leans_back
+from rag.prompt import NOT_FOUND
+from rag.types import Hit, Prompt, Sentence
+from rag.words import content
+
+if TYPE_CHECKING:
+    from rag.engine import LanguageModel
+
+WEIGHED = 6  # sentences that the model weighs; each costs one short reading
+OPINION = 0.0  # weight of the model's mean log-probability beside the evidence's log-odds; see docs/decisions.md
+NEXT_MARGIN = 0.8  # log-odds by which a second quote may fall behind the first
+OFF_TOPIC_MARGIN = 2.0  # log-odds by which a written sentence's source may fall behind the best candidate
+QUOTED_WORDS = 50  # an answer of quotes stops before this many words, after its first sentence
+SAME_CONTENT = 0.7  # share of a quote's content words that earlier ones hold, above which it says nothing new
+FAILURES = 2  # sentences in a row that may fail before the model is stopped: it has lost the thread
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """What one answer may be written from and how far it may go."""
+
+    question: str
+    prompt: Prompt
+    evidence: Evidence
+    level: str
+    most_sentences: int
+    most_tokens: int
+
+
+def write(writing: Writing, model: LanguageModel, should_stop: Callable[[], bool]) -> Iterator[Sentence]:
+    """Checked sentences in the order in which they are to be shown. Stops early when `should_stop()` is true."""
+    if writing.level == "verbatim":
+        yield from _quotes(_weighed(writing, model), writing.prompt.hits, writing.most_sentences)
+    else:
+        yield from _written(writing, model, should_stop)
+
+
+def _weighed(writing: Writing, model: LanguageModel) -> list[Candidate]:
+    """Candidates re-ordered by evidence and the model's opinion together."""
+    candidates = list(writing.evidence.candidates)
+    if not OPINION or len(candidates) < 2:
+        return candidates
+    first = candidates[:WEIGHED]
+    opinions = model.score(writing.prompt.tokens, [model.tokenize(each.text) for each in first])
+    order = sorted(range(len(first)), key=lambda at: -(first[at].score + OPINION * opinions[at]))
+    return [first[at] for at in order] + candidates[WEIGHED:]
+
+
+def _quotes(candidates: Sequence[Candidate], hits: Sequence[Hit], most: int) -> Iterator[Sentence]:
+    said: set[str] = set()
+    count = shown = 0
+    best = candidates[0].score
+    taken: set[tuple[int, int]] = set()
+    for candidate in candidates:
+        if shown == most or candidate.score < best - NEXT_MARGIN:
+            return
+        start, end = _with_antecedent(candidate, hits[candidate.number - 1])
+        text = hits[candidate.number - 1].passage.text[start:end]
+        own = set(content(text))
+        if (candidate.number, end) in taken or len(own & said) >= SAME_CONTENT * max(1, len(own)):
+            continue
+        if shown and count + len(text.split()) > QUOTED_WORDS:
+            return
+        shown, count = shown + 1, count + len(text.split())
+        said |= own
+        taken.add((candidate.number, end))
+        yield quoted(hits[candidate.number - 1], candidate.number, start, end)
+
+
+def quoted(hit: Hit, number: int, start: int, end: int) -> Sentence:
+    """The sentence text[start:end] of a passage as an answer: its own words; a table row with its column names."""
+    cited = citation(hit, number, start, end)
+    text = hit.passage.text
+    shown = _row(text[start:end], hit.passage.context) if is_row(text, start, end) else " ".join(cited.quote.split())
+    return Sentence(shown, (cited,), "quoted")
+
+
+def _with_antecedent(candidate: Candidate, hit: Hit) -> tuple[int, int]:
+    """The candidate's span, with the sentence before it where it opens with a word that points back ("It also …")."""
+    if leans_back(candidate.text):
+        text = hit.passage.text
+        before = [span for span in sentences(text) if span[1] <= candidate.start]
+        if before and "\n\n" not in text[before[-1][1] : candidate.start] and not is_row(text, *before[-1]):
+            return before[-1][0], candidate.end
+    return candidate.start, candidate.end
+
+
+def _row(row: str, context: str) -> str:
+    """`| Berlin | 120 |` under `| City | Limit |` → "City: Berlin; Limit: 120". Other rows with their bars taken off."""
+    cells = [cell.strip() for cell in row.strip().strip("|").split("|")]
+    headers = [line for line in context.splitlines() if line.startswith("|")]
+    names = [cell.strip() for cell in headers[-1].strip().strip("|").split("|")] if headers else []
+    if len(names) == len(cells):
+        return "; ".join(f"{name}: {cell}" if name else cell for name, cell in zip(names, cells, strict=True) if cell)
+    return "; ".join(cell for cell in cells if cell)
+
+
+def _written(writing: Writing, model: LanguageModel, should_stop: Callable[[], bool]) -> Iterator[Sentence]:
+    hits, shown, failed = writing.prompt.hits, 0, 0
+    worth = {(each.number, each.start): each.score for each in writing.evidence.candidates}
+    best = writing.evidence.candidates[0].score
+    said: set[str] = set()
+    for text in _ended(model.generate(writing.prompt.tokens, max_tokens=writing.most_tokens, should_stop=should_stop)):
+        plain = strip_markers(text)
+        if not plain or plain.casefold() in said:
+            failed += 1
+        elif plain.startswith(NOT_FOUND.rstrip(".")):
+            if writing.level == "free" and not shown:
+                return  # a model trusted to write is trusted to see that nothing answers
+            failed += 1
+        else:
+            said.add(plain.casefold())
+            sentence = _checked(plain, hits, writing.level, worth, best)
+            failed = 0 if sentence else failed + 1
+            if sentence:
+                shown += 1
+                yield sentence
+        if shown == writing.most_sentences or failed == FAILURES or should_stop():
+            break
+    if not shown and not should_stop():
+        yield from _quotes(writing.evidence.candidates, hits, writing.most_sentences)
+
+
+def _checked(text: str, hits: Sequence[Hit], level: str, worth: dict[tuple[int, int], float], best: float) -> Sentence | None:
+    """The sentence with its citation, if a source supports it and that source bears on the question."""
+    found = support(text, [each.passage.text for each in hits], level, [each.passage.context for each in hits])
+    if found is None:
+        return None
+    scores = [score for (number, start), score in worth.items() if number == found.number and found.start <= start < found.end]
+    if not scores or max(scores) < best - OFF_TOPIC_MARGIN:
+        return None
+    if found.how == "quoted":
+        return quoted(hits[found.number - 1], found.number, found.start, found.end)
+    return Sentence(text, (citation(hits[found.number - 1], found.number, found.start, found.end),), found.how)
+
+
+def _ended(pieces: Iterator[str]) -> Iterator[str]:
+    """Pieces of text → sentences, each as soon as the next one begins (only then is it sure to have ended)."""
+    held = ""
+    for piece in pieces:
+        held += piece
+        spans = sentences(held)
+        while len(spans) > 1:
+            yield held[slice(*spans[0])]
+            held = held[spans[0][1] :]
+            spans = sentences(held)
+    for span in sentences(held):
+        yield held[slice(*span)]
