@@ -1,0 +1,74 @@
+"""An index folder and a collection → its published version, ready to search. What every reader calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from errors import IndexDamaged, IndexMismatch, IndexMissing
+from ingest.catalog import Catalog
+from ingest.publish import Lease, Manifest, Version, collections, current, faults, read_version, versions
+from ingest.vectors import Vectors
+
+__all__ = ["Index", "collections", "newest", "open_index"]
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """A version held open; it stays on disk until `close`. `warnings` says where an older version had to be taken."""
+
+    catalog: Catalog
+    vectors: Vectors
+    version: str
+    manifest: Manifest
+    folder: Path
+    lease: Lease
+    warnings: tuple[str, ...] = ()
+
+    def close(self) -> None:
+        self.catalog.close()
+        self.lease.close()
+
+
+def newest(index: Path, collection: str) -> str:
+    """Name of the version that is published now; cheap, for noticing a new one. Raises IndexMissing, IndexDamaged."""
+    return current(index, collection).name
+
+
+def open_index(index: Path, collection: str, embedder_name: str | None = None, check: bool = True) -> Index:
+    """Opens the published version of `collection`. `check` compares every file with its hash.
+
+    Where the newest version is damaged, the newest whole one before it is opened, and `warnings` says so.
+    Raises IndexMissing, IndexDamaged, IndexTooNew, and IndexMismatch where `embedder_name` is not the one it was built with.
+    """
+    try:
+        return _open(current(index, collection), embedder_name, check, ())
+    except IndexDamaged as damage:
+        for folder in reversed(versions(index, collection)):
+            try:
+                warning = f"{damage} Version {folder.name} is used meanwhile."
+                return _open(read_version(folder), embedder_name, True, (warning,))
+            except (IndexDamaged, IndexMissing):
+                continue
+        raise
+
+
+def _open(version: Version, embedder_name: str | None, check: bool, warnings: tuple[str, ...]) -> Index:
+    manifest = version.manifest
+    if embedder_name is not None and manifest.embedder != embedder_name:
+        raise IndexMismatch(
+            f"The collection {manifest.collection!r} was built with {manifest.embedder}, but the settings name {embedder_name}.",
+            f"Run: python -m ingest --collection {manifest.collection} --force",
+        )
+    lease = Lease(version)
+    try:
+        wrong = faults(version) if check else []
+        if wrong:
+            raise IndexDamaged(f"The index is damaged: {'; '.join(wrong)}.", f"Run: python -m ingest rollback --collection {manifest.collection}")
+        return Index(
+            catalog=Catalog.open(version.folder / "catalog.sqlite"), vectors=Vectors.open(version.folder), version=version.name,
+            manifest=manifest, folder=version.folder, lease=lease, warnings=warnings,
+        )
+    except BaseException:
+        lease.close()
+        raise

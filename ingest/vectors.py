@@ -1,0 +1,99 @@
+"""Passage numbers and unit vectors of one version → the passages nearest to a question. Exact search, filter inside the index."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy
+from numpy.typing import NDArray
+
+from errors import IndexDamaged
+
+UNIT_TOLERANCE = 1e-3  # how far from 1 the length of a stored vector may be
+
+Ids = NDArray[numpy.int64]
+Floats = NDArray[numpy.float32]
+
+
+def save(ids_path: Path, vectors_path: Path, ids: Ids, vectors: Floats) -> None:
+    """Writes ids (n,) int64 and vectors (n, d) float32 as .npy files, row by row the same passage."""
+    if len(ids) != len(vectors):
+        raise ValueError(f"{len(ids)} ids, {len(vectors)} vectors")
+    numpy.save(ids_path, numpy.ascontiguousarray(ids, dtype="<i8"), allow_pickle=False)
+    numpy.save(vectors_path, numpy.ascontiguousarray(vectors, dtype="<f4"), allow_pickle=False)
+
+
+def load(ids_path: Path, vectors_path: Path) -> tuple[Ids, Floats]:
+    """The arrays that `save` wrote, mapped rather than read; raises IndexDamaged."""
+    try:
+        ids = numpy.load(ids_path, mmap_mode="r", allow_pickle=False)
+        vectors = numpy.load(vectors_path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise IndexDamaged(f"{vectors_path.parent} holds vectors that cannot be read ({error}).", "Run: python -m ingest verify") from None
+    if ids.dtype != numpy.dtype("<i8") or vectors.dtype != numpy.dtype("<f4") or ids.ndim != 1 or vectors.ndim != 2 or len(ids) != len(vectors):
+        raise IndexDamaged(f"{vectors_path.parent} holds vectors of an unknown shape.", "Run: python -m ingest verify")
+    return ids, vectors
+
+
+class Vectors:
+    """The vectors of one version, ready to search. Searches may run on several threads."""
+
+    def __init__(self, ids: Ids, vectors: Floats) -> None:
+        """ids (n,) ascending; vectors (n, d), each of length 1."""
+        import faiss
+
+        self.ids = ids
+        self.vectors = vectors
+        if len(vectors):
+            lengths = numpy.linalg.norm(vectors, axis=1)
+            if not bool(numpy.all(numpy.abs(lengths - 1.0) <= UNIT_TOLERANCE)):
+                raise IndexDamaged("Vectors of the index are not of length 1.", "Run: python -m ingest FOLDER --force")
+            if len(ids) > 1 and not bool(numpy.all(numpy.diff(ids) > 0)):
+                raise IndexDamaged("The passages of the index are not in order.", "Run: python -m ingest FOLDER --force")
+        self._index: Any = faiss.IndexFlatIP(vectors.shape[1])
+        self._index.add(numpy.ascontiguousarray(vectors))
+
+    @classmethod
+    def open(cls, folder: Path) -> Vectors:
+        """The vectors in `folder` (passages.npy, vectors.npy); raises IndexDamaged."""
+        return cls(*load(folder / "passages.npy", folder / "vectors.npy"))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def search(self, vector: Floats, keep: int, allowed_ids: Collection[int] | Ids | None = None) -> list[tuple[int, float]]:
+        """(passage id, cosine), best first, at most `keep`; only among `allowed_ids` (ascending) where that is given.
+
+        vector: (d,) of length 1. Of equally near passages the lower number comes first.
+        """
+        import faiss
+
+        total = len(self.ids)
+        if total == 0 or keep <= 0:
+            return []
+        parameters = None
+        if allowed_ids is not None:
+            rows = numpy.searchsorted(self.ids, numpy.asarray(allowed_ids, dtype=numpy.int64))
+            wanted = numpy.asarray(allowed_ids, dtype=numpy.int64)
+            inside = rows < total
+            rows, wanted = rows[inside], wanted[inside]
+            rows = rows[self.ids[rows] == wanted]
+            if not len(rows):
+                return []
+            mask = numpy.zeros(total, dtype=bool)
+            mask[rows] = True
+            bits = numpy.packbits(mask, bitorder="little")
+            selector = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
+            parameters = faiss.SearchParameters(sel=selector)
+            keep = min(keep, len(rows))
+        question = numpy.ascontiguousarray(vector, dtype=numpy.float32).reshape(1, -1)
+        scores, found = self._index.search(question, min(keep, total), params=parameters)
+        hits = [(int(self.ids[row]), float(score)) for row, score in zip(found[0], scores[0], strict=True) if row >= 0]
+        return sorted(hits, key=lambda hit: (-hit[1], hit[0]))
+
+    def vector(self, passage_id: int) -> Floats | None:
+        """The stored vector of a passage, None where there is none."""
+        row = int(numpy.searchsorted(self.ids, passage_id))
+        return numpy.asarray(self.vectors[row]) if row < len(self.ids) and int(self.ids[row]) == passage_id else None
