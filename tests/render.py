@@ -302,14 +302,14 @@ def as_pdf(text: Text) -> bytes:
 
 def _typeset(text: Text, style: str) -> bytes:
     from reportlab.lib import colors
-    from reportlab.lib.pagesizes import A4
+    from reportlab.lib.pagesizes import A4, A5
     from reportlab.lib.styles import ParagraphStyle
     from reportlab.lib.units import mm
     from reportlab.pdfgen.canvas import Canvas
     from reportlab.platypus import BaseDocTemplate, Flowable, Frame, PageBreak, PageTemplate, Table
     from reportlab.platypus import Paragraph as Flow
 
-    width, height = A4
+    width, height = A5 if style == "handbook" else A4
     body = ParagraphStyle("body", fontName="Times-Roman", fontSize=10.5, leading=14, spaceAfter=6, alignment=4 if style else 0)
     bullet = ParagraphStyle("bullet", parent=body, leftIndent=14, bulletIndent=4, spaceAfter=3)
     cell = ParagraphStyle("cell", parent=body, fontName="Helvetica", fontSize=9, leading=11, spaceAfter=0, alignment=0)
@@ -357,7 +357,7 @@ def _typeset(text: Text, style: str) -> bytes:
                                 ("VALIGN", (0, 0), (-1, -1), "TOP")])
                 story.append(table)
     out = io.BytesIO()
-    document = Document(out, pagesize=A4, title=text.title, author=text.author, invariant=1)
+    document = Document(out, pagesize=(width, height), title=text.title, author=text.author, invariant=1)
     document.addPageTemplates(PageTemplate("page", frames, onPage=furniture))
     document.build(story)
     return _dated(out.getvalue(), text)
