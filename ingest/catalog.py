@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import os
 import re
 import sqlite3
 import threading
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -165,13 +166,7 @@ class Catalog:
 
     def pages(self, document_id: int) -> list[Page]:
         """All pages of a document in order, with their text."""
-        texts: dict[int, list[str]] = {}
-        for position, text in self._rows(
-            "SELECT position, text FROM passages WHERE document_id = ? ORDER BY position, start", (document_id,)
-        ):
-            texts.setdefault(position, []).append(text)
-        rows = self._rows("SELECT position, number, headings, tables FROM pages WHERE document_id = ? ORDER BY position", (document_id,))
-        return [_page(number, "".join(texts.get(position, ())), headings, tables) for position, number, headings, tables in rows]
+        return _read_pages(lambda statement: self._rows(statement, (document_id,)))
 
     def page(self, document_id: int, page_number: int | None) -> Page:
         """One page with its text; `page_number` is None for a document without pages. Raises KeyError for an unknown page."""
@@ -334,8 +329,26 @@ class Draft:
         """Where the file lies, and its size and time as last seen."""
         self._database.execute(
             "UPDATE documents SET source = ?, path = ?, absolute = ?, size = ?, mtime_ns = ?, sha256 = ? WHERE id = ?",
-            (file.source, file.path, str(file.absolute), file.size, file.mtime_ns, file.sha256, document_id),
+            (file.source, file.path, _place(file.absolute), file.size, file.mtime_ns, file.sha256, document_id),
         )
+
+    def retitle(self, document_id: int, title: str) -> None:
+        """Another title; the passages are to be replaced by the caller."""
+        self._database.execute("UPDATE documents SET title = ? WHERE id = ?", (title, document_id))
+
+    def pages(self, document_id: int) -> list[Page]:
+        """All pages of a document in order, with their text."""
+        return _read_pages(lambda statement: self._database.execute(statement, (document_id,)).fetchall())
+
+    def replace_passages(self, document_id: int, title: str, path: str, passages: Sequence[DraftPassage]) -> None:
+        """Cuts the same pages in another way; the joined text must stay what it is."""
+        self._database.execute("DELETE FROM passages WHERE document_id = ?", (document_id,))
+        self.add_passages(document_id, title, path, passages)
+
+    def keys_of(self, document_id: int) -> list[bytes]:
+        """Keys of the vectors of a document's passages."""
+        rows = self._database.execute("SELECT embedding FROM passages WHERE document_id = ?", (document_id,))
+        return [bytes(key) for (key,) in rows]
 
     def passages(self) -> list[tuple[int, bytes]]:
         """(number, key of the vector) of every passage, ascending."""
@@ -361,7 +374,7 @@ class Draft:
         row = self._database.execute(
             "INSERT INTO documents (source, path, absolute, size, mtime_ns, sha256, status, kind, title, date, people, pages, passages, "
             "tables, ocr_pages, reason, cure, warnings, added, owner, groups) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,0,?,?,?,?,?,?,?,?)",
-            (file.source, file.path, str(file.absolute), file.size, file.mtime_ns, file.sha256, status, parsed.kind, parsed.title,
+            (file.source, file.path, _place(file.absolute), file.size, file.mtime_ns, file.sha256, status, parsed.kind, parsed.title,
              parsed.date, _dump(parsed.people), len(parsed.pages), sum(len(page.tables) for page in parsed.pages), parsed.ocr_pages,
              failure.reason, failure.cure, _dump(parsed.warnings), added, owner, _dump(groups)),
         )
@@ -437,8 +450,16 @@ def _read_documents(database: sqlite3.Connection) -> Iterable[Document]:
             id=number, source=source, path=path, document=f"{source}/{path}" if len(sources[path]) > 1 else path, kind=kind,
             title=title, date=date, sha256=sha256, size=size, mtime_ns=mtime_ns, pages=pages, passages=passages, tables=tables,
             ocr_pages=ocr_pages, status=status, reason=reason, cure=cure, warnings=tuple(json.loads(warnings)),
-            people=tuple(json.loads(people)), added=added, owner=owner, groups=tuple(json.loads(groups)), absolute=Path(absolute),
+            people=tuple(json.loads(people)), added=added, owner=owner, groups=tuple(json.loads(groups)), absolute=Path(os.fsdecode(absolute)),
         )
+
+
+def _read_pages(rows: Callable[[str], list[tuple]]) -> list[Page]:  # type: ignore[type-arg]
+    texts: dict[int, list[str]] = {}
+    for position, text in rows("SELECT position, text FROM passages WHERE document_id = ? ORDER BY position, start"):
+        texts.setdefault(position, []).append(text)
+    found = rows("SELECT position, number, headings, tables FROM pages WHERE document_id = ? ORDER BY position")
+    return [_page(number, "".join(texts.get(position, ())), headings, tables) for position, number, headings, tables in found]
 
 
 def _page(number: int | None, text: str, headings: str, tables: str) -> Page:
@@ -447,6 +468,15 @@ def _page(number: int | None, text: str, headings: str, tables: str) -> Page:
         headings=tuple(Heading(start, level, heading) for start, level, heading in json.loads(headings)),
         tables=tuple(Table(start, end, header) for start, end, header in json.loads(tables)),
     )
+
+
+def _place(path: Path) -> str | bytes:
+    """A path as SQLite can keep it: text, or bytes where the name is no Unicode."""
+    try:
+        str(path).encode()
+        return str(path)
+    except UnicodeEncodeError:
+        return os.fsencode(path)
 
 
 def _dump(values: Iterable[object]) -> str:

@@ -10,7 +10,7 @@ import importlib.util
 import os
 import sqlite3
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -151,10 +151,22 @@ class EmbeddingCache:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._database = sqlite3.connect(path, timeout=30)
-        self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute("PRAGMA synchronous = NORMAL")
-        self._database.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID")
+        try:
+            self._database = self._open(path)
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise
+            for end in ("", "-wal", "-shm"):  # damaged: only time is lost with it
+                path.with_name(path.name + end).unlink(missing_ok=True)
+            self._database = self._open(path)
+
+    @staticmethod
+    def _open(path: Path) -> sqlite3.Connection:
+        database = sqlite3.connect(path, timeout=30)
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = NORMAL")
+        database.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID")
+        return database
 
     @staticmethod
     def key(text: str, embedder_name: str) -> bytes:
@@ -166,13 +178,11 @@ class EmbeddingCache:
         """The vectors known, by key."""
         import numpy
 
-        found: dict[bytes, Any] = {}
-        for start in range(0, len(keys), 500):  # SQLite takes at least 999 parameters a statement
-            some = keys[start : start + 500]
-            marks = ",".join("?" * len(some))
-            for key, vector in self._database.execute(f"SELECT key, vector FROM vectors WHERE key IN ({marks})", list(some)):
-                found[key] = numpy.frombuffer(vector, dtype="<f4")
-        return found
+        return {key: numpy.frombuffer(vector, dtype="<f4") for key, vector in self._select("key, vector", keys)}
+
+    def known(self, keys: Sequence[bytes]) -> set[bytes]:
+        """Those of `keys` whose vector is here."""
+        return {key for (key,) in self._select("key", keys)}
 
     def put(self, vectors: dict[bytes, Any]) -> None:
         with self._database:
@@ -188,8 +198,22 @@ class EmbeddingCache:
             self._database.executemany("DELETE FROM vectors WHERE key = ?", [(key,) for key in keys])
         self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
+    def trim(self, needed: set[bytes], most: int) -> None:
+        """Drops vectors that are not `needed` where more than `most` are kept."""
+        (count,) = self._database.execute("SELECT count(*) FROM vectors").fetchone()
+        if count > most:
+            with self._database:
+                keys = [key for (key,) in self._database.execute("SELECT key FROM vectors") if key not in needed]
+                self._database.executemany("DELETE FROM vectors WHERE key = ?", [(key,) for key in keys])
+
     def close(self) -> None:
         self._database.close()
+
+    def _select(self, columns: str, keys: Sequence[bytes]) -> Iterator[tuple[Any, ...]]:
+        for start in range(0, len(keys), 500):  # SQLite takes at least 999 parameters a statement
+            some = list(keys[start : start + 500])
+            marks = ",".join("?" * len(some))
+            yield from self._database.execute(f"SELECT {columns} FROM vectors WHERE key IN ({marks})", some)
 
 
 __all__ = ["Embedder", "EmbedderLike", "EmbeddingCache", "Tokens", "embedder_folder", "embedder_name"]

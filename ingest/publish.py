@@ -197,17 +197,19 @@ def drafts(index: Path, collection: str) -> Path:
     return draft
 
 
-def publish(index: Path, collection: str, draft: Path, manifest: Manifest, *, keep: int, probe: Callable[[Path], None]) -> Version:
+def publish(
+    index: Path, collection: str, draft: Path, manifest: Manifest, *, keep: int, probe: Callable[[Path], None],
+    erase_older: bool = False,
+) -> Version:
     """Makes the files in `draft` the current version. `manifest` comes without version, time and files; they are filled in.
 
-    `probe(folder)` opens the version as a reader would and raises where something is wrong. The caller holds the lock.
+    `probe(folder)` opens the version as a reader would and raises where something is wrong. `erase_older` leaves no version to
+    go back to, for documents that must not come back. The caller holds the lock.
     """
     root = collection_folder(index, collection)
     with told_of_space(root):
         numbers = [int(each.name[1:]) for each in versions(index, collection)]
-        with contextlib.suppress(FootnoteError):
-            numbers.append(int(current(index, collection).name[1:]))
-        name = f"v{max(numbers, default=0) + 1:06d}"
+        name = f"v{max([_highest(root), *numbers]) + 1:06d}"
         files: dict[str, dict[str, Any]] = {}
         for each in FILES:
             path = draft / each
@@ -232,7 +234,7 @@ def publish(index: Path, collection: str, draft: Path, manifest: Manifest, *, ke
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        clear(index, collection, keep)
+        clear(index, collection, 1 if erase_older else keep, even_leased=erase_older)
     return version
 
 
@@ -240,7 +242,8 @@ def point(root: Path, version: Version) -> None:
     """Moves CURRENT to `version`, in one step."""
     sha256 = file_sha256(version.folder / "MANIFEST.json")
     pointer = root / f"CURRENT.{uuid.uuid4().hex}"
-    _write(pointer, json.dumps({"version": version.name, "manifest_sha256": sha256}).encode())
+    highest = max(_highest(root), int(version.name[1:]))
+    _write(pointer, json.dumps({"version": version.name, "manifest_sha256": sha256, "highest": highest}).encode())
     pointer.rename(root / "CURRENT")
     _sync(root)
 
@@ -271,12 +274,12 @@ def rollback(index: Path, collection: str, name: str | None = None) -> Version:
     )
 
 
-def clear(index: Path, collection: str, keep: int) -> None:
-    """Removes what no reader needs: all but the newest `keep` versions and the current one, and what broken runs left behind."""
+def clear(index: Path, collection: str, keep: int, even_leased: bool = False) -> None:
+    """Removes all but the newest `keep` versions, the current one, and those a reader holds (unless `even_leased`)."""
     root = collection_folder(index, collection)
     served = current(index, collection).name if (root / "CURRENT").exists() else ""
     for folder in versions(index, collection)[: -keep or None]:
-        if folder.name != served and not _leased(folder):
+        if folder.name != served and (even_leased or not _leased(folder)):
             # renamed first, so that a reader never meets a version with half of its files
             gone = folder.with_name(f".tmp-{uuid.uuid4().hex}")
             folder.rename(gone)
@@ -291,10 +294,22 @@ def sweep(index: Path, collection: str) -> None:
             shutil.rmtree(left, ignore_errors=True)
         else:
             left.unlink(missing_ok=True)
-    # a version that was renamed but never pointed at: newer than the current one, and never served
-    with contextlib.suppress(FootnoteError):
-        served = int(current(index, collection).name[1:])
-        del served
+    highest = _highest(root)
+    for folder in versions(index, collection):
+        if int(folder.name[1:]) > highest:  # named, but never served
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _highest(root: Path) -> int:
+    """The number of the newest version that was ever served; 0 for none. Rolling back does not lower it."""
+    try:
+        pointer = json.loads((root / "CURRENT").read_text(encoding="utf-8"))
+        return max(int(str(pointer["version"])[1:]), int(pointer.get("highest", 0)))
+    except FileNotFoundError:
+        return 0
+    except (ValueError, KeyError, TypeError, OSError):
+        kept = [int(each.name[1:]) for each in (root / "versions").glob("v*") if VERSION_NAME.fullmatch(each.name)]
+        return max(kept, default=0)  # the pointer is damaged: nothing is swept away that might be needed
 
 
 def now() -> str:

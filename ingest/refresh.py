@@ -1,0 +1,703 @@
+"""Folders → a new version of a collection, and a report: what was read, reused, removed, what failed and why.
+
+The steps in order: scan, compare, parse (in the sandbox), chunk, embed (only texts never seen), catalog and vectors, publish.
+Where nothing changed nothing heavy is imported and nothing is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import queue
+import shutil
+import sqlite3
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Protocol
+
+from config import Settings
+from errors import IndexDamaged, IndexMismatch, IndexMissing, NoSpace, PruneRefused, UsageError
+from ingest import publish, uploads
+from ingest.catalog import Catalog, Document, Draft, DraftPassage
+from ingest.chunk import RULES, chunk_document
+from ingest.embed import WINDOW_TEXTS, EmbedderLike, EmbeddingCache, Tokens, embedder_name
+from ingest.scan import Changes, Scan, compare, fits, scan
+from ingest.types import FileReport, Heading, Page, ParsedDocument, ParseFailure, Report, SourceFile, Table
+
+if TYPE_CHECKING:
+    from ingest.publish import Version
+
+READING = 1  # number of the rules by which files become pages; when it changes every file is read anew
+CACHE_SLACK = 3  # vectors kept in the cache, as a multiple of the passages published, before old ones are dropped
+CACHE_LEAST = 20_000  # vectors that are always kept
+
+Parsed = tuple[SourceFile, ParsedDocument | ParseFailure, float]
+
+
+class Reader(Protocol):
+    """What reads files: `ingest.sandbox.Sandbox`, or something simpler in a test."""
+
+    def parse_all(self, files: Iterable[SourceFile]) -> Iterator[Parsed]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a refresh is. `stage`: scanning, reading, embedding, publishing; `file` is what was just done with one file."""
+
+    stage: str
+    done: int = 0
+    total: int = 0
+    file: FileReport | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A folder that a collection is made of, with the globs that are left out of it."""
+
+    name: str
+    root: Path
+    exclude: tuple[str, ...] = ()
+
+
+def sources(index: Path, collection: str) -> list[Source]:
+    """The folders that the collection already knows, without uploads."""
+    try:
+        catalog = Catalog.open(publish.current(index, collection).folder / "catalog.sqlite")
+    except IndexMissing:
+        return []
+    try:
+        return _sources(catalog)
+    finally:
+        catalog.close()
+
+
+def refresh(
+    folders: Sequence[tuple[str, Path]],
+    collection: str,
+    settings: Settings,
+    *,
+    prune: bool = True,
+    force: bool = False,
+    dry_run: bool = False,
+    only: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    progress: Callable[[Progress], None] = lambda progress: None,
+    embedder: Callable[[], EmbedderLike] | None = None,
+    reader: Callable[[], AbstractContextManager[Reader]] | None = None,
+    purge: Sequence[str] = (),
+) -> Report:
+    """Brings a collection up to date with its folders and publishes it, if anything changed.
+
+    folders: (source name, folder); none means every source the collection knows, uploads included. `only` limits the run to files
+    that fit; nothing else is touched. `exclude` treats what fits as absent, and is remembered for the source. `force` reads every
+    file anew, lifts the guard against mass removal, and accepts another embedder. `purge` names documents (source/path) to erase.
+    Raises LockHeld, PruneRefused, NoSpace, IndexMismatch, UsageError; the version served before is then untouched.
+    """
+    began = time.monotonic()
+    with publish.lock(settings.index, collection):
+        publish.sweep(settings.index, collection)
+        return _Refresh(collection, settings, progress, embedder, reader).run(
+            folders, prune, force, dry_run, tuple(only), tuple(exclude), tuple(purge), began
+        )
+
+
+class _Refresh:
+    """One run, under the lock."""
+
+    def __init__(
+        self, collection: str, settings: Settings, progress: Callable[[Progress], None],
+        embedder: Callable[[], EmbedderLike] | None, reader: Callable[[], AbstractContextManager[Reader]] | None,
+    ) -> None:
+        self.collection = collection
+        self.settings = settings
+        self.progress = progress
+        self.root = publish.collection_folder(settings.index, collection)
+        self.embedder = embedder
+        self.reader = reader
+        self.warnings: list[str] = []
+        self.files: list[FileReport] = []
+
+    def run(
+        self, folders: Sequence[tuple[str, Path]], prune: bool, force: bool, dry_run: bool, only: tuple[str, ...],
+        exclude: tuple[str, ...], purge: tuple[str, ...], began: float,
+    ) -> Report:
+        version = self._current(force)
+        catalog = Catalog.open(version.folder / "catalog.sqlite") if version else None
+        try:
+            known_sources = {each.name: each for each in _sources(catalog)} if catalog else {}
+            documents = catalog.documents() if catalog else []
+            purged = set(json.loads((catalog.fact("purged") if catalog else None) or "[]"))
+            facts = (catalog.fact("chunk") if catalog else None) or ""
+        finally:
+            if catalog:
+                catalog.close()
+        name = self._embedder_name()
+        if version and version.manifest.embedder != name and not force:
+            raise IndexMismatch(
+                f"The collection {self.collection!r} was built with {version.manifest.embedder}, but the settings name {name}.",
+                f"Run: python -m ingest --collection {self.collection} --force",
+            )
+        reread = version is not None and version.manifest.reading != READING
+        recut = version is not None and (facts != self._chunk_rules(name))
+        named, scans = self._scan(folders, known_sources, only, exclude)
+        in_scope = [each for each in documents if each.source in scans and (not only or fits(each.path, only))]
+        with _Staging(self.root) as staging:
+            changes = compare(
+                [file for found in scans.values() for file in found.files], in_scope, staging.seen, force or reread
+            )
+            erase = {each.id for each in documents if f"{each.source}/{each.path}" in purge}
+            changes = self._without_purged(changes, purged, erase)
+            gone = changes.gone if prune else ()
+            self._guard(gone, in_scope, named, force)
+            if dry_run or not self._anything(changes, gone, recut or force, erase, known_sources, named, version):
+                for document, file in changes.unchanged:
+                    if file.mtime_ns != document.mtime_ns and file.mtime_ns:
+                        staging.saw(file)
+                return self._report(version, changes, gone, began, dry_run)
+            return self._build(version, changes, gone, erase, purged, named, known_sources, name, recut, staging, began)
+
+    # -- what there is -------------------------------------------------------------------------------------------------
+
+    def _current(self, force: bool) -> Version | None:
+        try:
+            version = publish.current(self.settings.index, self.collection)
+        except IndexMissing:
+            return None
+        catalog = version.folder / "catalog.sqlite"
+        try:
+            whole = catalog.stat().st_size == version.manifest.files["catalog.sqlite"]["size"]
+        except OSError:
+            whole = False
+        if not whole:
+            raise IndexDamaged(
+                f"{catalog} is not what was published.", f"Run: python -m ingest rollback --collection {self.collection}"
+            )
+        return version
+
+    def _embedder_name(self) -> str:
+        return self.embedder().name if self.embedder else embedder_name(self.settings)
+
+    def _chunk_rules(self, name: str) -> str:
+        return f"{RULES}/{self.settings.passage_tokens}/{name}"
+
+    def _scan(
+        self, folders: Sequence[tuple[str, Path]], known: dict[str, Source], only: tuple[str, ...], exclude: tuple[str, ...]
+    ) -> tuple[dict[str, Source], dict[str, Scan]]:
+        self.progress(Progress("scanning"))
+        named: dict[str, Source] = {}
+        for name, folder in folders:
+            if name in named:
+                raise UsageError(f"Two folders are named {name!r}.", "Ingest one of them with --source NAME.")
+            if name == uploads.SOURCE:
+                raise UsageError(f"The name {name!r} is kept for uploaded files.", "Choose another with --source NAME.")
+            named[name] = Source(name, folder.resolve(), exclude)
+        everything = not folders
+        if everything:
+            named = {name: dataclasses.replace(each, exclude=each.exclude + exclude) for name, each in known.items()}
+        scans: dict[str, Scan] = {}
+        for name, source in named.items():
+            if everything and not source.root.is_dir():
+                scans[name] = Scan(())  # the guard decides: an unmounted share looks like this
+                self.warnings.append(f"{source.root} (source {name}) is not there")
+            else:
+                scans[name] = scan(source.root, name, only, source.exclude)
+            self.warnings.extend(scans[name].refused)
+        if everything:
+            sent = [file for file in uploads.files(self.collection, self.settings) if not only or fits(file.path, only)]
+            scans[uploads.SOURCE] = Scan(tuple(file for file in sent if not fits(file.path, exclude)))
+            if not known and not sent and not self._has_version():
+                raise IndexMissing(
+                    f"The collection {self.collection!r} has no sources yet.", f"Run: python -m ingest FOLDER --collection {self.collection}"
+                )
+        return named, scans
+
+    def _has_version(self) -> bool:
+        return (self.root / "CURRENT").exists()
+
+    def _without_purged(self, changes: Changes, purged: set[str], erase: set[int]) -> Changes:
+        """Leaves out files that were purged, and the documents being purged now."""
+        left = [file for file in changes.new if file.sha256 in purged]
+        for file in left:
+            self.warnings.append(f"{file.path} was purged and is not read again; delete the file itself")
+        return dataclasses.replace(
+            changes,
+            new=tuple(file for file in changes.new if file.sha256 not in purged),
+            changed=tuple(each for each in changes.changed if each[0].id not in erase),
+            unchanged=tuple(each for each in changes.unchanged if each[0].id not in erase),
+            gone=tuple(each for each in changes.gone if each.id not in erase),
+        )
+
+    def _guard(self, gone: Sequence[Document], known: Sequence[Document], named: dict[str, Source], force: bool) -> None:
+        if force:
+            return
+        for name, source in named.items():
+            total = sum(1 for each in known if each.source == name)
+            leaving = sum(1 for each in gone if each.source == name)
+            if total and leaving / total > self.settings.prune_limit:
+                raise PruneRefused(
+                    f"{leaving} of {total} documents of the source {name!r} are no longer in {source.root}, more than "
+                    f"{self.settings.prune_limit:.0%}. Nothing was changed.",
+                    "Is the folder complete and its share mounted? If they are to go, use --force; to keep them, --no-prune; "
+                    "if this is another folder of the same name, --source NAME.",
+                )
+
+    def _anything(
+        self, changes: Changes, gone: Sequence[Document], recut: bool, erase: set[int], known: dict[str, Source],
+        named: dict[str, Source], version: Version | None,
+    ) -> bool:
+        """Whether there is anything to publish. A source's new place counts, so that the next run without a folder finds it."""
+        if version is None or changes.new or changes.changed or changes.moved or gone or recut or erase:
+            return True
+        return any(known.get(name) != source for name, source in named.items())
+
+    # -- making the new version ----------------------------------------------------------------------------------------
+
+    def _build(
+        self, version: Version | None, changes: Changes, gone: Sequence[Document], erase: set[int], purged: set[str],
+        named: dict[str, Source], known: dict[str, Source], name: str, recut: bool, staging: _Staging, began: float,
+    ) -> Report:
+        settings = self.settings
+        folder = publish.drafts(settings.index, self.collection)
+        try:
+            with publish.told_of_space(folder), _space_in_sqlite(folder):
+                if version:
+                    shutil.copyfile(version.folder / "catalog.sqlite", folder / "catalog.sqlite")
+                draft = Draft(folder / "catalog.sqlite")
+                try:
+                    report = self._fill(draft, folder, version, changes, gone, erase, purged, named, known, name, recut, staging, began)
+                finally:
+                    draft.close()
+                return report
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _fill(
+        self, draft: Draft, folder: Path, version: Version | None, changes: Changes, gone: Sequence[Document], erase: set[int],
+        purged: set[str], named: dict[str, Source], known: dict[str, Source], name: str, recut: bool, staging: _Staging, began: float,
+    ) -> Report:
+        settings = self.settings
+        added = publish.now()
+        counter = Tokens(settings) if self.embedder is None else None
+        count = counter.count if counter else self.embedder().count_tokens  # type: ignore[misc]
+        for document in gone:
+            draft.remove(document.id)
+        forgotten: list[bytes] = []
+        if erase:
+            by_id = {each.id: each for each in draft.documents()}
+            for number in erase:
+                forgotten += draft.keys_of(number)
+                purged.add(by_id[number].sha256)
+                draft.remove(number)
+                self.files.append(FileReport(by_id[number].document, "removed"))
+        with _Embedding(self.root / "embeddings.sqlite", name, self._load_embedder, self.progress) as embedding:
+            def passages(parsed: ParsedDocument) -> list[DraftPassage]:
+                made: list[DraftPassage] = []
+                for position, piece in chunk_document(parsed, count, settings):
+                    text = parsed.pages[position].text[piece.start : piece.end]
+                    whole = f"{piece.context}\n{text}" if piece.context else text
+                    key = embedding.want(whole)
+                    made.append(DraftPassage(position, piece.start, piece.end, piece.section, piece.context, text, key))
+                return made
+
+            if recut:
+                self._cut_again(draft, changes, passages)
+            for document, file in changes.moved:
+                self._move(draft, document, file, passages)
+            for document, file in changes.unchanged:
+                if file.absolute != document.absolute or (file.mtime_ns and file.mtime_ns != document.mtime_ns):
+                    draft.update_file(document.id, file)
+            self._read(draft, changes, staging, passages, added)
+            embedding.finish()
+            draft.set_fact("chunk", self._chunk_rules(name))
+            draft.set_fact("purged", json.dumps(sorted(each for each in purged if each)))
+            merged = {**known, **named}
+            draft.set_fact("sources", json.dumps([[each.name, str(each.root), list(each.exclude)] for each in merged.values()]))
+            self.progress(Progress("publishing"))
+            rows = draft.passages()
+            documents = len(draft.documents())
+            draft.seal()
+            dimensions = self._save_vectors(folder, rows, version, embedding, name)
+            if forgotten:
+                embedding.cache.forget([key for key in forgotten if key not in {key for _, key in rows}])
+            embedding.cache.trim({key for _, key in rows}, max(CACHE_LEAST, CACHE_SLACK * len(rows)))
+        manifest = publish.Manifest(
+            format=publish.FORMAT, version="", collection=self.collection, created="", embedder=name, dimensions=dimensions,
+            reading=READING, passage_tokens=settings.passage_tokens, documents=documents, passages=len(rows), files={},
+        )
+        keep = 1 if erase else settings.keep_versions
+        published = publish.publish(settings.index, self.collection, folder, manifest, keep=keep, probe=_probe, erase_older=bool(erase))
+        staging.done()
+        return self._report(published, changes, gone, began, False)
+
+    def _load_embedder(self) -> EmbedderLike:
+        if self.embedder:
+            return self.embedder()
+        from ingest.embed import Embedder
+
+        return Embedder(self.settings)
+
+    def _cut_again(self, draft: Draft, changes: Changes, passages: Callable[[ParsedDocument], list[DraftPassage]]) -> None:
+        """New rules or another embedder: passages are made anew from the pages that are kept; no file is read for it."""
+        about_to_change = {document.id for document, _ in changes.changed}
+        for document in draft.documents():
+            if document.status == "ready" and document.id not in about_to_change:
+                parsed = ParsedDocument(kind=document.kind, title=document.title, pages=tuple(draft.pages(document.id)))
+                draft.replace_passages(document.id, parsed.title, document.path, passages(parsed))
+
+    def _move(
+        self, draft: Draft, document: Document, file: SourceFile, passages: Callable[[ParsedDocument], list[DraftPassage]]
+    ) -> None:
+        """The same bytes at another path. A title that came from the file's name follows it; then only context is embedded anew."""
+        old, new = fallback_title(document.path), fallback_title(file.path)
+        if document.title == old and old != new:
+            parsed = ParsedDocument(kind=document.kind, title=new, pages=tuple(draft.pages(document.id)))
+            draft.update_file(document.id, file)
+            draft.retitle(document.id, new)
+            draft.replace_passages(document.id, new, file.path, passages(parsed))
+        else:
+            draft.move(document.id, file)
+
+    def _read(
+        self, draft: Draft, changes: Changes, staging: _Staging, passages: Callable[[ParsedDocument], list[DraftPassage]], added: str
+    ) -> None:
+        replaced = {(file.source, file.path): document for document, file in changes.changed}
+        to_read = [*changes.new, *(file for _, file in changes.changed)]
+        done = 0
+        for file, result, seconds in self._parse(to_read, staging):
+            document = replaced.get((file.source, file.path))
+            if document:
+                draft.remove(document.id)
+            status = "changed" if document else "added"
+            done += 1
+            if isinstance(result, ParseFailure):
+                draft.fail(file, result, added=added)
+                report = FileReport(file.path, "failed", seconds=seconds, reason=result.reason, cure=result.cure)
+            else:
+                parsed = result if result.title else dataclasses.replace(result, title=fallback_title(file.path))
+                ids = draft.add(file, parsed, passages(parsed), added=added)
+                report = FileReport(
+                    file.path, status, pages=len(parsed.pages), passages=len(ids), tables=sum(len(page.tables) for page in parsed.pages),
+                    ocr_pages=parsed.ocr_pages, seconds=round(seconds, 3), warnings=parsed.warnings,
+                )
+            self.files.append(report)
+            self.progress(Progress("reading", done, len(to_read), report))
+
+    def _parse(self, files: Sequence[SourceFile], staging: _Staging) -> Iterator[Parsed]:
+        """Results as they come: first what an interrupted run already read, then from the children."""
+        fresh: list[SourceFile] = []
+        for file in files:
+            staged = staging.get(file)
+            if staged is not None:
+                yield file, staged, 0.0
+            elif not file.sha256:
+                yield file, ParseFailure("damaged", "The file cannot be opened.", "Check who may read it."), 0.0
+            else:
+                fresh.append(file)
+        if not fresh:
+            return
+        with self._open_reader() as reader:
+            for file, result, seconds in reader.parse_all(fresh):
+                file = _still_same(file)
+                if not isinstance(result, ParseFailure):
+                    result = _tidy(result)
+                    staging.put(file, result)
+                yield file, result, seconds
+
+    def _open_reader(self) -> AbstractContextManager[Reader]:
+        if self.reader:
+            return self.reader()
+        from ingest.sandbox import Sandbox
+
+        return Sandbox(self.settings, self.settings.jobs)
+
+    def _save_vectors(
+        self, folder: Path, rows: Sequence[tuple[int, bytes]], version: Version | None, embedding: _Embedding, name: str
+    ) -> int:
+        import numpy
+
+        from ingest import vectors
+
+        ids = numpy.array([number for number, _ in rows], dtype=numpy.int64)
+        kept: dict[int, int] = {}
+        old = None
+        if version and version.manifest.embedder == name:
+            old_ids, old = vectors.load(version.folder / "passages.npy", version.folder / "vectors.npy")
+            kept = {int(number): row for row, number in enumerate(old_ids)}
+        missing = [(row, key) for row, (number, key) in enumerate(rows) if number not in kept]
+        found = embedding.cache.get([key for _, key in missing])
+        dimensions = version.manifest.dimensions if version and old is not None else embedding.dimensions()
+        made = numpy.zeros((len(rows), dimensions), dtype=numpy.float32)
+        for row, key in missing:
+            made[row] = found[key]
+        if old is not None:
+            mine = [(row, kept[number]) for row, (number, _) in enumerate(rows) if number in kept]
+            if mine:
+                here, there = (numpy.array(each) for each in zip(*mine, strict=True))
+                made[here] = old[there]
+        vectors.save(folder / "passages.npy", folder / "vectors.npy", ids, made)
+        return dimensions
+
+    # -- telling -------------------------------------------------------------------------------------------------------
+
+    def _report(self, version: Version | None, changes: Changes, gone: Sequence[Document], began: float, dry_run: bool) -> Report:
+        files = list(self.files)
+        if dry_run:
+            files += [FileReport(file.path, "added") for file in changes.new]
+            files += [FileReport(file.path, "changed") for _, file in changes.changed]
+        files += [FileReport(file.path, "moved", pages=document.pages, passages=document.passages) for document, file in changes.moved]
+        files += [FileReport(document.document, "removed") for document in gone]
+        for document, _ in changes.unchanged:
+            if document.status == "failed":
+                files.append(FileReport(document.document, "failed", reason=document.reason, cure=document.cure))
+            else:
+                files.append(FileReport(document.document, "unchanged", pages=document.pages, passages=document.passages))
+        return Report(
+            collection=self.collection, version=version.name if version else "", files=tuple(files), warnings=tuple(self.warnings),
+            passages=version.manifest.passages if version else 0, seconds=round(time.monotonic() - began, 3),
+        )
+
+
+def fallback_title(path: str) -> str:
+    """The title of a document that states none: its file's name without the extension."""
+    return PurePosixPath(path).stem
+
+
+def _sources(catalog: Catalog) -> list[Source]:
+    return [Source(name, Path(root), tuple(exclude)) for name, root, exclude in json.loads(catalog.fact("sources") or "[]")]
+
+
+def _still_same(file: SourceFile) -> SourceFile:
+    """The file as it was hashed; without hash and time where it changed while it was read, so that it is read again next time."""
+    try:
+        facts = file.absolute.stat()
+    except OSError:
+        return dataclasses.replace(file, mtime_ns=0)
+    changed = facts.st_size != file.size or (file.mtime_ns and file.source != uploads.SOURCE and facts.st_mtime_ns != file.mtime_ns)
+    return dataclasses.replace(file, sha256="", mtime_ns=0) if changed else file
+
+
+def _tidy(parsed: ParsedDocument) -> ParsedDocument:
+    """Pages of nothing but space become empty, so that passages always join to their page."""
+    if all(page.text.strip() or not page.text for page in parsed.pages):
+        return parsed
+    pages = tuple(page if page.text.strip() else Page(page.number, "") for page in parsed.pages)
+    return dataclasses.replace(parsed, pages=pages)
+
+
+def _probe(folder: Path) -> None:
+    """Opens a version as a reader would and looks up its first passage by number, words and vector."""
+    from ingest.vectors import Vectors
+
+    catalog = Catalog.open(folder / "catalog.sqlite")
+    try:
+        vectors = Vectors.open(folder)
+        if not len(vectors):
+            return
+        first = int(vectors.ids[0])
+        passage = catalog.passages([first])
+        nearest = vectors.search(vectors.vectors[0], 1)
+        if not passage or not nearest or abs(nearest[0][1] - 1.0) > 1e-3:
+            raise IndexDamaged("The new version does not find its own first passage.", "Run the command again with --force.")
+        catalog.search_keywords(passage[0].text[:200], 1)
+    finally:
+        catalog.close()
+
+
+@contextlib.contextmanager
+def _space_in_sqlite(folder: Path) -> Iterator[None]:
+    """SQLite's own words for a full disk, as NoSpace."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if "full" in str(error) or "disk I/O" in str(error):
+            raise NoSpace(f"There is no space left for {folder} ({error}).", "Free some space and run the same command again.") from error
+        raise
+
+
+class _Embedding:
+    """Embeds texts on a thread of its own while files are still being parsed; the model is loaded only if a text is new."""
+
+    def __init__(
+        self, path: Path, name: str, load: Callable[[], EmbedderLike], progress: Callable[[Progress], None]
+    ) -> None:
+        self.cache = EmbeddingCache(path)
+        self._path, self._name, self._load, self._progress = path, name, load, progress
+        self._queue: queue.Queue[list[tuple[bytes, str]] | None] = queue.Queue()
+        self._known: set[bytes] = set()
+        self._waiting: list[tuple[bytes, str]] = []
+        self._thread: threading.Thread | None = None
+        self._failure: BaseException | None = None
+        self._stopped = threading.Event()
+        self._embedder: EmbedderLike | None = None
+        self._done = self._total = 0
+
+    def __enter__(self) -> _Embedding:
+        return self
+
+    def __exit__(self, kind: object, value: object, trace: object) -> None:
+        self._stopped.set()
+        if self._thread:
+            self._queue.put(None)
+            self._thread.join()
+        self.cache.close()
+
+    def want(self, text: str) -> bytes:
+        """The key under which the text's vector will be found after `finish`."""
+        key = EmbeddingCache.key(text, self._name)
+        if key not in self._known:
+            self._known.add(key)
+            self._waiting.append((key, text))
+            if len(self._waiting) >= WINDOW_TEXTS:
+                self._hand_over()
+        return key
+
+    def finish(self) -> None:
+        """Returns when every wanted vector is in the cache."""
+        self._hand_over()
+        if self._thread:
+            self._queue.put(None)
+            self._thread.join()
+            self._thread = None
+        if self._failure:
+            raise self._failure
+
+    def dimensions(self) -> int:
+        if self._embedder is None:
+            self._embedder = self._load()
+        return self._embedder.dimensions
+
+    def _hand_over(self) -> None:
+        if self._failure:
+            raise self._failure
+        stored = self.cache.known([key for key, _ in self._waiting])
+        missing = [each for each in self._waiting if each[0] not in stored]
+        self._waiting = []
+        if not missing:
+            return
+        self._total += len(missing)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="embedding")
+            self._thread.start()
+        self._queue.put(missing)
+
+    def _work(self) -> None:
+        cache = EmbeddingCache(self._path)
+        try:
+            self._embedder = self._embedder or self._load()
+            while (some := self._queue.get()) is not None:
+                some.sort(key=lambda each: len(each[1]))
+                for start in range(0, len(some), 64):
+                    if self._stopped.is_set():
+                        return
+                    part = some[start : start + 64]
+                    vectors = self._embedder.passages([text for _, text in part])
+                    cache.put({key: vector for (key, _), vector in zip(part, vectors, strict=True)})
+                    self._done += len(part)
+                    self._progress(Progress("embedding", self._done, self._total))
+        except BaseException as error:  # reported by the thread that asked
+            self._failure = error
+        finally:
+            cache.close()
+
+
+class _Staging:
+    """What a run has read but not yet published, so that an interrupted run goes on; and hashes of files that were only touched.
+
+    A file of its own, made when it is first needed and removed when a version is published.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._path = root / "staged.sqlite"
+        self._database: sqlite3.Connection | None = None
+
+    def __enter__(self) -> _Staging:
+        if self._path.exists():
+            try:
+                if self._open().execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+                    self.done()
+            except sqlite3.DatabaseError:
+                self.done()  # damaged by a lost current: only time is lost with it
+        return self
+
+    def __exit__(self, kind: object, value: object, trace: object) -> None:
+        if self._database:
+            self._database.close()
+            self._database = None
+
+    def seen(self, file: SourceFile) -> str:
+        """The hash of a file that had this size and time before; "" where it is not known."""
+        if not self._database:
+            return ""
+        row = self._database.execute(
+            "SELECT sha256 FROM seen WHERE source = ? AND path = ? AND size = ? AND mtime_ns = ?",
+            (file.source, file.path, file.size, file.mtime_ns),
+        ).fetchone()
+        return str(row[0]) if row else ""
+
+    def saw(self, file: SourceFile) -> None:
+        self._open().execute(
+            "INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?)", (file.source, file.path, file.size, file.mtime_ns, file.sha256)
+        )
+
+    def get(self, file: SourceFile) -> ParsedDocument | None:
+        if not self._database or not file.sha256:
+            return None
+        row = self._database.execute("SELECT body FROM parsed WHERE key = ?", (self._key(file),)).fetchone()
+        if row is None:
+            return None
+        return _from_json(json.loads(zlib.decompress(row[0])))
+
+    def put(self, file: SourceFile, parsed: ParsedDocument) -> None:
+        if file.sha256:
+            body = zlib.compress(json.dumps(dataclasses.asdict(parsed), ensure_ascii=False).encode(), 1)
+            self._open().execute("INSERT OR REPLACE INTO parsed VALUES (?, ?)", (self._key(file), body))
+
+    def done(self) -> None:
+        """Removes the file: what it held is published."""
+        if self._database:
+            self._database.close()
+            self._database = None
+        for end in ("", "-journal"):
+            self._path.with_name(self._path.name + end).unlink(missing_ok=True)
+
+    def _key(self, file: SourceFile) -> str:
+        return hashlib.sha256(f"{READING}\0{PurePosixPath(file.path).name}\0{file.sha256}".encode()).hexdigest()
+
+    def _open(self) -> sqlite3.Connection:
+        if self._database is None:
+            self._database = sqlite3.connect(self._path, isolation_level=None)
+            self._database.execute("PRAGMA synchronous = OFF")
+            self._database.execute("CREATE TABLE IF NOT EXISTS parsed (key TEXT PRIMARY KEY, body BLOB NOT NULL)")
+            self._database.execute(
+                "CREATE TABLE IF NOT EXISTS seen (source TEXT, path TEXT, size INTEGER, mtime_ns INTEGER, sha256 TEXT, PRIMARY KEY (source, path))"
+            )
+            os.chmod(self._path, 0o600)
+        return self._database
+
+
+def _from_json(body: dict[str, object]) -> ParsedDocument:
+    fields = dict(body)
+    pages = tuple(
+        Page(
+            number=page["number"], text=page["text"], headings=tuple(Heading(**each) for each in page["headings"]),
+            tables=tuple(Table(**each) for each in page["tables"]),
+        )
+        for page in fields.pop("pages")  # type: ignore[attr-defined]
+    )
+    return ParsedDocument(
+        pages=pages,
+        people=tuple(fields.pop("people")),  # type: ignore[arg-type]
+        warnings=tuple(fields.pop("warnings")),  # type: ignore[arg-type]
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+__all__ = ["Progress", "Reader", "Source", "fallback_title", "refresh", "sources"]
