@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email.utils import getaddresses
 
 FREE, END, FAT_SECTOR, NOTHING = 0xFFFFFFFF, 0xFFFFFFFE, 0xFFFFFFFD, 0xFFFFFFFF
@@ -34,7 +34,7 @@ def message_file(subject: str, body: str, moment: datetime, sender: str, to: str
     """A .msg file; `sender`, `to` and `cc` are address lists as in an e-mail header."""
     [(sender_name, sender_address)] = getaddresses([sender])
     people = [(1, *each) for each in getaddresses([to])] + [(2, *each) for each in getaddresses([cc]) if each[1]]
-    ticks = int((moment - datetime(1601, 1, 1, tzinfo=timezone.utc)).total_seconds() * 10_000_000)
+    ticks = int((moment - datetime(1601, 1, 1, tzinfo=UTC)).total_seconds() * 10_000_000)
     texts = {
         0x001A: "IPM.Note", 0x0037: subject, 0x0070: subject, 0x1000: body, 0x0C1A: sender_name, 0x0C1F: sender_address,
         0x0C1E: "SMTP", 0x0042: sender_name, 0x0065: sender_address, 0x0064: "SMTP",

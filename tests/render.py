@@ -15,9 +15,9 @@ import subprocess
 import tempfile
 import textwrap
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.policy import SMTP
 from pathlib import Path
@@ -65,7 +65,7 @@ class Text:
 
     @property
     def moment(self) -> datetime:
-        return datetime.fromisoformat(self.date).replace(hour=9, tzinfo=timezone.utc)
+        return datetime.fromisoformat(self.date).replace(hour=9, tzinfo=UTC)
 
 
 def read(source: str) -> Text:
@@ -85,7 +85,8 @@ def read(source: str) -> Text:
             rows = [tuple(cell.strip() for cell in line.strip().strip("|").split("|")) for line in lines]
             blocks.append(Grid(tuple(row for row in rows if not all(re.fullmatch(r":?-+:?", cell) for cell in row))))
         elif lines[0].startswith("- "):
-            blocks.append(Bullets(tuple(item.replace("\n", " ").strip() for item in re.split(r"(?:^|\n)- ", "\n".join(lines))[1:])))
+            items = re.split(r"(?:^|\n)- ", "\n".join(lines))[1:]
+            blocks.append(Bullets(tuple(item.replace("\n", " ").strip() for item in items)))
         else:
             blocks.append(Paragraph(" ".join(line.strip() for line in lines)))
     return Text(facts.pop("title"), tuple(blocks), facts.pop("date", "2025-01-01"), facts.pop("author", ""), facts)
@@ -212,7 +213,8 @@ def as_pptx(text: Text) -> bytes:
         slide.shapes.title.text = title
         slide.shapes.title.text_frame.paragraphs[0].font.size = Pt(30)
         if rows:
-            shape = slide.shapes.add_table(len(rows), len(rows[0]), Inches(0.6), Inches(1.7), Inches(8.8), Inches(0.4 * len(rows)))
+            size = Inches(8.8), Inches(0.4 * len(rows))
+            shape = slide.shapes.add_table(len(rows), len(rows[0]), Inches(0.6), Inches(1.7), *size)
             for across, line in zip(rows, shape.table.rows, strict=True):
                 for each, cell in zip(across, line.cells, strict=True):
                     cell.text = each
@@ -424,7 +426,8 @@ def as_eml(text: Text) -> bytes:
     else:
         mail.set_content(as_plain(text).decode())
     if "attachment" in text.facts:
-        mail.add_attachment(text.facts.get("attached", "").encode(), maintype="text", subtype="plain", filename=text.facts["attachment"])
+        attached = text.facts.get("attached", "").encode()
+        mail.add_attachment(attached, maintype="text", subtype="plain", filename=text.facts["attachment"])
     for part in mail.walk():
         if part.is_multipart():
             part.set_boundary("=-boundary-of-the-message")
@@ -439,7 +442,7 @@ def as_msg(text: Text) -> bytes:
     )
 
 
-def _pandoc(format: str) -> object:
+def _pandoc(format: str) -> Callable[[Text], bytes]:
     def write(text: Text) -> bytes:
         import pypandoc
 
@@ -473,7 +476,7 @@ def _repack(archive: bytes, text: Text) -> bytes:
     return out.getvalue()
 
 
-_WRITERS = {
+_WRITERS: dict[str, Callable[[Text], bytes]] = {
     "pdf": as_pdf, "docx": as_docx, "pptx": as_pptx, "xlsx": as_xlsx, "csv": as_csv, "html": as_html, "md": as_markdown,
     "txt": as_plain, "rst": _pandoc("rst"), "rtf": _pandoc("rtf"), "odt": _pandoc("odt"), "epub": _pandoc("epub"),
     "eml": as_eml, "msg": as_msg,
