@@ -98,7 +98,7 @@ def refresh(
 
     folders: (source name, folder); none means every source the collection knows, uploads included. `only` limits the run to files
     that fit; nothing else is touched. `exclude` treats what fits as absent, and is remembered for the source. `force` reads every
-    file anew, lifts the guard against mass removal, and accepts another embedder. `purge` names documents (source/path) to erase.
+    file anew, lifts the guard against mass removal, and accepts another embedder. `purge` names documents (source/path) to erase, and then nothing is scanned.
     Raises LockHeld, PruneRefused, NoSpace, IndexMismatch, UsageError; the version served before is then untouched.
     """
     began = time.monotonic()
@@ -147,7 +147,7 @@ class _Refresh:
             )
         reread = version is not None and version.manifest.reading != READING
         recut = version is not None and (facts != self._chunk_rules(name))
-        named, scans = self._scan(folders, known_sources, only, exclude)
+        named, scans = ({}, {}) if purge else self._scan(folders, known_sources, only, exclude)
         in_scope = [each for each in documents if each.source in scans and (not only or fits(each.path, only))]
         with _Staging(self.root) as staging:
             changes = compare(
@@ -333,7 +333,7 @@ class _Refresh:
             reading=READING, passage_tokens=settings.passage_tokens, documents=documents, passages=len(rows), files={},
         )
         keep = 1 if erase else settings.keep_versions
-        published = publish.publish(settings.index, self.collection, folder, manifest, keep=keep, probe=_probe, erase_older=bool(erase))
+        published = publish.publish(settings.index, self.collection, folder, manifest, keep=keep, probe=probe, erase_older=bool(erase))
         staging.done()
         return self._report(published, changes, gone, began, False)
 
@@ -492,7 +492,7 @@ def _tidy(parsed: ParsedDocument) -> ParsedDocument:
     return dataclasses.replace(parsed, pages=pages)
 
 
-def _probe(folder: Path) -> None:
+def probe(folder: Path) -> None:
     """Opens a version as a reader would and looks up its first passage by number, words and vector."""
     from ingest.vectors import Vectors
 
