@@ -1,0 +1,150 @@
+"""The state of an answer → what is drawn of it: sources, sentences with their footnotes, notes, and how it was made.
+
+Plain functions over the dictionaries of rag.types (`Answer.as_json`, `Hit.as_json`) and the engine's state of an answer.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from typing import Any
+
+NOT_FOUND = "The documents do not say"
+HOW = {
+    "quoted": "Quoted from the documents",
+    "shortened": "Shortened from the documents",
+    "written": "Written by the model, each sentence checked",
+    "mixed": "Partly quoted, partly written",
+}
+STEPS = {"searching": "Searching the documents", "reading": "Reading the passages", "writing": "Writing"}
+SNIPPET_CHARS = 280  # of a nearest passage; two lines on a wide screen
+RUNNING = ("queued", "searching", "reading", "writing", "running")
+
+
+def where(passage: dict[str, Any]) -> str:
+    """"handbook.pdf, p. 4 · Leave › Annual leave · 2025-03-04"."""
+    place = passage["document"] if passage.get("page") is None else f"{passage['document']}, p. {passage['page']}"
+    return " · ".join(each for each in (place, passage.get("section") or "", passage.get("date") or "") if each)
+
+
+def drawn(
+    *, passages: list[dict[str, Any]], sentences: list[dict[str, Any]], answer: dict[str, Any] | None = None,
+    step: str = "", trouble: dict[str, str] | None = None, opened: str = "",
+) -> dict[str, Any]:
+    """What the answer component is given. `sentences` as `cited` returns them; `answer` once it is complete."""
+    cited = {citation["n"] for sentence in sentences for citation in sentence["citations"]}
+    refused = answer is not None and not answer["found"] and not answer.get("stopped")
+    return {
+        "step": step,
+        "trouble": trouble,
+        "opened": opened,
+        "sources": [_source(each, number, cited if answer else None) for number, each in enumerate(passages, 1)],
+        "sentences": [_sentence(each) for each in sentences],
+        "refused": NOT_FOUND if refused else "",
+        "notes": list(answer.get("notes", ())) if answer else [],
+        "meta": _meta(answer) if answer else [],
+        "copy": _copy(sentences) if answer and sentences else "",
+    }
+
+
+def cited(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """An answer's sentences, each with its own citations; the contract keeps them in one list, in order."""
+    rest = list(answer.get("citations", ()))
+    sentences = []
+    for sentence in answer.get("sentences", ()):
+        count = len(sentence["citations"])
+        sentences.append({**sentence, "citations": rest[:count]})
+        rest = rest[count:]
+    return sentences
+
+
+def step(state: dict[str, Any], documents: int = 0) -> str:
+    """The line that says what is going on, in plain words."""
+    stage = state.get("state", "")
+    if stage == "queued":
+        position, seconds = int(state.get("position") or 0), float(state.get("estimate_s") or 0)
+        ahead = "Next in line" if position <= 1 else f"{position - 1} {'question' if position == 2 else 'questions'} before yours"
+        return ahead + (f", about {max(1, round(seconds))} s" if seconds >= 1 else "")
+    if stage == "searching" and documents:
+        return f"Searching {documents:,} {'document' if documents == 1 else 'documents'}"
+    if stage == "reading" and state.get("passages"):
+        return f"Reading {len(state['passages'])} passages"
+    return STEPS.get(stage, "Working")
+
+
+def target(passages: list[dict[str, Any]], sentences: list[dict[str, Any]], clicked: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
+    """What a click opens: its name in the drawing ("s0.1", "p2") and the citation or passage; None if it is not there.
+
+    The click comes from a browser, so it is looked up, never trusted.
+    """
+    try:
+        if "passage" in clicked:
+            number = int(clicked["passage"])
+            passage = passages[number]
+            return f"p{number}", {**passage, "quote": passage["text"]}
+        sentence, citation = int(clicked["sentence"]), int(clicked["citation"])
+        return f"s{sentence}.{citation}", sentences[sentence]["citations"][citation]
+    except (KeyError, IndexError, ValueError, TypeError):
+        return None
+
+
+def _source(passage: dict[str, Any], number: int, cited_numbers: set[int] | None) -> dict[str, Any]:
+    name = posixpath.basename(passage["document"])
+    snippet = " ".join(passage["text"].split())
+    return {
+        "n": str(number),
+        "name": name,
+        "page": "" if passage.get("page") is None else f"p. {passage['page']}",
+        "where": where(passage),
+        "snippet": snippet if len(snippet) <= SNIPPET_CHARS else snippet[:SNIPPET_CHARS].rsplit(" ", 1)[0] + "…",
+        "used": True if cited_numbers is None else number in cited_numbers,
+    }
+
+
+def _sentence(sentence: dict[str, Any]) -> dict[str, Any]:
+    text = sentence["text"]
+    cells = [cell.strip() for cell in text.strip().strip("|").split("|")] if " | " in text else None
+    return {
+        "text": text,
+        "cells": cells,
+        "citations": [{"n": str(each["n"]), "quote": each["quote"], "where": where(each)} for each in sentence["citations"]],
+    }
+
+
+def _meta(answer: dict[str, Any]) -> list[str]:
+    seconds = answer.get("timings", {}).get("total")
+    how = HOW.get(answer.get("how", ""), "")
+    return [
+        each
+        for each in (
+            "Stopped" if answer.get("stopped") else "",
+            how,
+            answer.get("model", ""),
+            "" if seconds is None else f"{seconds:.1f} s",
+        )
+        if each
+    ]
+
+
+def _copy(sentences: list[dict[str, Any]]) -> str:
+    """The answer as text with its footnotes below, for pasting into a mail."""
+    body = " ".join(each["text"] + "".join(f" [{number}]" for number in _numbers(each)) for each in sentences)
+    notes = {each["n"]: f"[{each['n']}] {where(each)}" for sentence in sentences for each in sentence["citations"]}
+    return body + "\n\n" + "\n".join(notes[number] for number in sorted(notes))
+
+
+def _numbers(sentence: dict[str, Any]) -> list[int]:
+    return list(dict.fromkeys(each["n"] for each in sentence["citations"]))
+
+
+def markdown(title: str, turns: list[tuple[str, str, dict[str, Any] | None]]) -> str:
+    """A conversation as a Markdown file with its sources: (role, text, answer) in order."""
+    lines = [f"# {title}", ""]
+    for role, text, answer in turns:
+        if role == "user":
+            lines += [f"## {text}", ""]
+        elif answer is None:
+            lines += [text or "(no answer)", ""]
+        else:
+            sentences = cited(answer)
+            lines += [_copy(sentences) if sentences else NOT_FOUND + ".", "", "*" + " · ".join(_meta(answer)) + "*", ""]
+    return "\n".join(lines)

@@ -1,0 +1,284 @@
+"""The library page: what is in a collection, what could not be read and why, and how to add, refresh and remove."""
+
+from __future__ import annotations
+
+import math
+import posixpath
+import re
+from typing import Any
+
+import streamlit as st
+
+from errors import FootnoteError
+from ui import parts, upload
+
+ROWS = 20  # documents on one page of the list; each costs the web process about a millisecond a click
+NAMES_SHOWN = 200  # of files in the report of a refresh; the rest is counted
+COLLECTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+STATUS = {"ready": "Ready", "failed": "Not read"}
+CHANGES = (("added", "Added"), ("changed", "Changed"), ("moved", "Moved"), ("removed", "Removed"), ("failed", "Not read"))
+
+
+@parts.edge
+def page() -> None:
+    client = parts.backend().client
+    collections = client.collections()
+    collection = _collection([each["name"] for each in collections])
+    row = next((each for each in collections if each["name"] == collection), {})
+    with st.container(key="library"):
+        if said := st.session_state.pop("said", ""):
+            parts.notice(said, kind="done")
+        if trouble := st.session_state.pop("library_trouble", None):
+            parts.notice(*trouble)
+        _header(collection, [each["name"] for each in collections], row)
+        job = client.job(collection)
+        running = job.get("state") == "running"
+        st.fragment(_job, run_every=1.0 if running else None)(collection, running)
+        documents = client.documents(collection, parts.USER) if row.get("version") else []
+        failed = [each for each in documents if each.get("status") == "failed"]
+        _add(collection, first=not documents)
+        if failed:
+            _failures(failed)
+        if documents:
+            _documents(collection, documents)
+        elif not running:
+            parts.show(
+                '<div class="fn-empty"><h3>Nothing here yet</h3><p>Drop a folder above. '
+                "Footnote reads the files, and a moment later they can be asked.</p></div>"
+            )
+
+
+def _collection(names: list[str]) -> str:
+    state = st.session_state
+    if state.get("collection") not in names and state.get("collection") != state.get("new_collection"):
+        default = parts.backend().settings.collection
+        state["collection"] = default if default in names or not names else names[0]
+    chosen: str = state.get("collection") or parts.backend().settings.collection
+    return chosen
+
+
+def _header(collection: str, names: list[str], row: dict[str, Any]) -> None:
+    parts.show('<h1 class="fn-title">Library</h1>')
+    with st.container(key="library-bar", horizontal=True, vertical_alignment="bottom", gap="small"):
+        listed = [*names, *([collection] if collection not in names else [])]
+        chosen = st.selectbox("Collection", listed, index=listed.index(collection), key=f"choose-collection-{collection}-{len(listed)}", width=260)
+        if chosen != collection:
+            st.session_state["collection"], st.session_state["document"] = chosen, ""
+            st.rerun()
+        with st.popover("New collection", icon=":material/add:", key="new-collection"), st.form("new-collection-form", border=False):
+            name = st.text_input("Name", max_chars=64, placeholder="for example handbook", help="Letters, digits, dots, dashes")
+            if st.form_submit_button("Create", type="primary"):
+                if COLLECTION.fullmatch(name.strip()):
+                    st.session_state["collection"] = st.session_state["new_collection"] = name.strip()
+                    st.rerun()
+                st.error("Use letters, digits, dots and dashes, and start with a letter or digit.")
+        if row.get("version"):
+            st.button("Refresh", icon=":material/sync:", key="refresh", on_click=_refresh, args=(collection,), help="Look for new, changed and deleted files")
+    facts = [
+        parts.count(int(row.get("documents") or 0), "document"),
+        parts.count(int(row.get("passages") or 0), "passage"),
+        f"refreshed {parts.ago(row['refreshed'])}" if row.get("refreshed") else "",
+        str(row.get("version") or "not built yet"),
+    ]
+    parts.quiet(" · ".join(each for each in facts if each))
+
+
+def _refresh(collection: str) -> None:
+    _try(lambda: parts.backend().client.refresh(collection))
+
+
+def _try(act: Any) -> bool:
+    """Do what a click asked for; what goes wrong is shown in the next drawing."""
+    try:
+        act()
+    except FootnoteError as error:
+        st.session_state["library_trouble"] = (error.message, error.cure)
+        return False
+    return True
+
+
+def _add(collection: str, first: bool) -> None:
+    backend = parts.backend()
+    with st.expander("Add documents", expanded=first, icon=":material/library_add:", key=f"add-{collection}-{first}"):
+        how = st.segmented_control(
+            "How", ["From this computer", "A folder on the server"], default="From this computer", required=True,
+            key="add-how", label_visibility="collapsed",
+        )
+        if how == "From this computer":
+            parts.upload_view(
+                {
+                    "collection": collection, "token": backend.upload_token, "path": upload.PATH, "limit_mb": backend.settings.upload_mb,
+                },
+                key=f"upload-{collection}", finished=lambda: _uploaded(collection),
+            )
+        else:
+            with st.form("add-folder", border=False):
+                path = st.text_input("Folder", placeholder="/srv/documents/handbook", help="A path on the machine that runs Footnote. Files stay where they are and are read again when they change.")
+                if st.form_submit_button("Add this folder", type="primary") and path.strip() and _try(
+                    lambda: backend.client.add_folder(collection, path.strip())
+                ):
+                    st.rerun()
+                elif "library_trouble" in st.session_state:
+                    st.rerun()
+
+
+def _uploaded(collection: str) -> None:
+    result = (st.session_state.get(f"upload-{collection}") or {}).get("finished") or {}
+    if result.get("kept"):
+        _refresh(collection)
+
+
+@parts.edge
+def _job(collection: str, was_running: bool) -> None:
+    """What the refresh is doing now, or what the last one did; drawn again every second while one runs."""
+    job = parts.backend().client.job(collection)
+    running = job.get("state") == "running"
+    if running != was_running:
+        st.rerun()
+    if running:
+        done, total = int(job.get("done") or 0), int(job.get("total") or 0)
+        label = f"Reading {min(done + 1, total)} of {total}" if total and done < total else "Building the index" if total else "Looking for changes"
+        with st.container(key="job", border=True):
+            st.progress(min(1.0, done / total) if total else 0.0, text=label)
+            _files(job.get("files") or [], running=True)
+        return
+    if job.get("message"):
+        parts.notice(job["message"], job.get("cure", ""))
+    report = job.get("report")
+    if report:
+        _report(report, job)
+
+
+def _files(files: list[dict[str, Any]], running: bool = False) -> None:
+    shown = files[-8:] if running else files[:NAMES_SHOWN]
+    rows = []
+    for each in shown:
+        what = parts.escape(each.get("status", ""))
+        facts = " · ".join(
+            fact for fact in (
+                parts.count(each["pages"], "page") if each.get("pages") else "",
+                parts.count(each["passages"], "passage") if each.get("passages") else "",
+                parts.count(each["tables"], "table") if each.get("tables") else "",
+                parts.count(each["ocr_pages"], "scanned page") if each.get("ocr_pages") else "",
+                *each.get("warnings", ()),
+            ) if fact
+        )
+        why = " ".join(part for part in (each.get("reason", ""), each.get("cure", "")) if part)
+        below = f'<span class="fn-quiet">{parts.escape(why or facts)}</span>' if why or facts else ""
+        rows.append(f'<li><span class="fn-name">{parts.escape(each["document"])}</span><span class="fn-tag fn-{what}">{what}</span>{below}</li>')
+    if rows:
+        more = len(files) - len(shown)
+        rest = f'<p class="fn-quiet">and {more:,} more</p>' if more > 0 and not running else ""
+        parts.show(f'<ul class="fn-files">{"".join(rows)}</ul>{rest}')
+
+
+def _report(report: dict[str, Any], job: dict[str, Any]) -> None:
+    """The last refresh in one line, and its files when opened."""
+    files = report.get("files") or []
+    counts = {status: _count(report, files, status) for status, _ in CHANGES}
+    said = [f"{number:,} {word.lower()}" for (status, word) in CHANGES if (number := counts[status])]
+    seconds = report.get("seconds")
+    when = parts.ago(job.get("finished", ""))
+    line = "Last refresh: " + (", ".join(said) or "nothing had changed") + (f" · {seconds:.1f} s" if seconds is not None else "") + (f" · {when}" if when else "")
+    changed = [each for each in files if each.get("status") != "unchanged"]
+    warnings = report.get("warnings") or []
+    if not changed and not warnings:
+        parts.quiet(line)
+        return
+    with st.expander(parts.plain(line), icon=":material/history:", key="last-refresh"):
+        for each in warnings:
+            parts.notice(str(each))
+        _files(changed)
+
+
+def _count(report: dict[str, Any], files: list[dict[str, Any]], status: str) -> int:
+    given = report.get(status)
+    if isinstance(given, int):
+        return given
+    if isinstance(given, list):
+        return len(given)
+    return sum(1 for each in files if each.get("status") == status)
+
+
+def _failures(failed: list[dict[str, Any]]) -> None:
+    parts.show(f'<h2 class="fn-section">{parts.count(len(failed), "file")} could not be read</h2>')
+    _files([{**each, "status": "failed"} for each in failed])
+
+
+def _documents(collection: str, documents: list[dict[str, Any]]) -> None:
+    parts.show('<h2 class="fn-section">Documents</h2>')
+    ready = [each for each in documents if each.get("status") != "failed"]
+    wanted = ""
+    if len(documents) > ROWS // 2:
+        wanted = st.text_input("Find a document", key="find-document", placeholder="Find by name or title", label_visibility="collapsed").strip().lower()
+    found = [each for each in ready if wanted in f"{each['document']} {each.get('title', '')}".lower()] if wanted else ready
+    pages = max(1, math.ceil(len(found) / ROWS))
+    number = st.pagination(pages, key=f"pages-{collection}-{wanted}") if pages > 1 else 1
+    shown = found[(number - 1) * ROWS : number * ROWS]
+    if not shown:
+        parts.quiet("No document has that name.")
+    with st.container(key="documents", gap=None):
+        for each in shown:
+            with st.container(key=f"row-{each['id']}", horizontal=True, vertical_alignment="center", gap="small", wrap=False):
+                if st.button(parts.plain(each["document"]), key=f"document-{each['id']}", type="tertiary", width="stretch", wrap=False):
+                    _details(collection, each)
+                parts.show(f'<span class="fn-facts">{parts.escape(_facts(each))}</span>')
+
+
+def _facts(document: dict[str, Any]) -> str:
+    warnings = document.get("warnings") or ()
+    return " · ".join(
+        fact for fact in (
+            parts.count(len(warnings), "remark") if warnings else "",
+            parts.count(int(document["pages"]), "page") if document.get("pages") and document.get("kind") in ("pdf", "pptx") else "",
+            parts.count(int(document.get("passages") or 0), "passage"),
+            document.get("date") or "",
+        ) if fact
+    )
+
+
+@st.dialog("Document", width="large")
+def _details(collection: str, document: dict[str, Any]) -> None:
+    _detail(collection, document)
+
+
+@parts.edge
+def _detail(collection: str, document: dict[str, Any]) -> None:
+    backend = parts.backend()
+    facts = {
+        "Title": document.get("title", ""),
+        "Format": document.get("kind", ""),
+        "Date in the document": document.get("date") or "none stated",
+        "Pages": str(document.get("pages") or ""),
+        "Passages": f"{int(document.get('passages') or 0):,}",
+        "Size": f"{int(document.get('size') or 0) / 1000:,.0f} kB",
+        "Added": parts.ago(document.get("added", "")),
+        "Source": document.get("source", ""),
+    }
+    rows = "".join(f"<dt>{name}</dt><dd>{parts.escape(value)}</dd>" for name, value in facts.items() if value)
+    parts.show(f'<h3 class="fn-source-title">{parts.escape(document["document"])}</h3><dl class="fn-list">{rows}</dl>')
+    for warning in document.get("warnings") or ():
+        parts.notice(warning)
+    uploaded = document.get("source") == "uploads"
+    with st.container(horizontal=True, gap="small"):
+        if st.button("Ask this document", type="primary", key="ask-this", icon=":material/chat:"):
+            st.session_state["collection"], st.session_state["document"] = collection, document["document"]
+            st.session_state["scope_of"] = ""
+            st.switch_page(st.session_state["pages"]["chat"])
+        st.download_button(
+            "Original", lambda: backend.client.original(collection, int(document["id"]))[1], key="download-this",
+            file_name=posixpath.basename(document["document"]), on_click="ignore", icon=":material/download:",
+        )
+        remove = st.button("Remove", key="remove-this", icon=":material/delete:")
+    if remove:
+        st.session_state["removing"] = document["id"]
+    if st.session_state.get("removing") == document["id"]:
+        parts.notice(
+            "Remove it from the collection? Answers will no longer use it.",
+            "The uploaded copy is deleted." if uploaded else "The file itself stays in its folder. If it is still there at the next refresh, it comes back.",
+        )
+        if st.button("Yes, remove it", type="primary", key="remove-yes"):
+            backend.client.remove(collection, document["document"])
+            st.session_state.pop("removing", None)
+            st.session_state["said"] = f"{document['document']} is being removed."
+            st.rerun()
