@@ -235,15 +235,21 @@ class Records:
         self, message: int, *, text: str | None = None, status: str | None = None,
         answer_id: str | None = None, answer: dict[str, Any] | None = None,
     ) -> None:
-        """Change what is given; a message that was deleted meanwhile stays deleted."""
+        """Change what is given; a message that was deleted meanwhile stays deleted.
+
+        A new `answer_id` means that the answer is written anew: the old one goes, and so does what was thought of it.
+        """
         if status is not None:
             _one_of(status, STATUSES)
         with self._write() as sql:
             sql.execute(
-                "UPDATE messages SET text = coalesce(?, text), status = coalesce(?, status),"
-                " answer_id = coalesce(?, answer_id), answer = coalesce(?, answer) WHERE id = ?",
+                "UPDATE messages SET text = coalesce(?1, text), status = coalesce(?2, status),"
+                " answer = CASE WHEN ?3 IS NULL OR ?3 = answer_id THEN coalesce(?4, answer) ELSE ?4 END,"
+                " answer_id = coalesce(?3, answer_id) WHERE id = ?5",
                 (text, status, answer_id, _json(answer), message),
             )
+            if answer_id is not None:
+                sql.execute("DELETE FROM feedback WHERE message = ?", (message,))
 
     def messages(self, conversation: str, user: str) -> list[Message]:
         """In the order they were said; none for a conversation that is deleted or another's."""
@@ -261,6 +267,11 @@ class Records:
             (message, user),
         )
         return _message(rows[0]) if rows else None
+
+    def unfinished(self, answer_prefix: str = "") -> list[Message]:
+        """Answers still marked as being written whose `answer_id` begins so: after a crash nobody writes them any more."""
+        rows = self._read("SELECT * FROM messages WHERE status = 'writing' ORDER BY id", ())
+        return [_message(row) for row in rows if row["answer_id"].startswith(answer_prefix)]
 
     # feedback
 

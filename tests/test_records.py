@@ -112,6 +112,26 @@ def test_a_nameless_rename_is_refused(records: Records) -> None:
         records.rename_conversation(conversation, "  ", "local")
 
 
+def test_an_answer_written_anew_loses_the_old_one(records: Records) -> None:
+    """Asking again takes the old answer and its thumbs away at once; if it fails, nothing old is shown as if it were new."""
+    conversation = a_conversation(records)
+    message = records.add_message(conversation, "assistant", "old", "local", answer_id="a1", answer={"found": True})
+    records.add_feedback(message, "down", "local")
+    records.update_message(message, text="", status="writing", answer_id="a2")
+    again = records.message(message, "local")
+    assert again is not None and (again.text, again.answer, again.answer_id) == ("", None, "a2")
+    assert records.feedback() == []
+
+
+def test_answers_left_unfinished_are_found_by_their_engine(records: Records) -> None:
+    """An engine that starts can tell which answers of its own died with the last one."""
+    conversation = a_conversation(records)
+    mine = records.add_message(conversation, "assistant", "", "local", status="writing", answer_id="abc-1")
+    records.add_message(conversation, "assistant", "", "local", status="writing", answer_id="def-1")
+    records.add_message(conversation, "assistant", "25 days.", "local", answer_id="abc-0")
+    assert [each.id for each in records.unfinished("abc-")] == [mine]
+
+
 def test_the_last_verdict_counts(records: Records) -> None:
     """Thumbs can be changed and taken back."""
     conversation = a_conversation(records)
