@@ -1,0 +1,549 @@
+"""Runs of text with their places on a page → blocks in reading order: columns, paragraphs, list items, tables, headings.
+
+It knows nothing of where the runs come from: PDF and OCR give the same kind. Places are in points from the top left.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+from ingest.parse.layout import Block
+
+SOFT_HYPHEN = "\u00ad"  # ends a run whose word goes on in the next line
+BULLETS = "•‣▪▫●○◦■□➢➤►▸✓✔❖◆∙⁃–—*·o-"
+_BULLET = re.compile(r"^[•‣▪▫●○◦■□➢➤►▸✓✔❖◆∙⁃]\s*|^[–—*·o-]\s+(?=\S)")
+_NUMBERED = re.compile(r"^\(?(?:[0-9]{1,3}|[a-zA-Z]|[ivxIVX]{1,5})[.)](?:\s+|$)")
+_LABEL_ONLY = re.compile(r"^(?:[•‣▪▫●○◦■□➢➤►▸✓✔❖◆∙⁃–—*·o-]|\(?(?:[0-9]{1,3}|[a-zA-Z]|[ivxIVX]{1,5})[.)]|[0-9]{1,2}(?:\.[0-9]{1,2})+)$")
+_LEADERS = re.compile(r"(?:\s?[.·…_]){5,}")
+_NUMERIC = re.compile(r"^[(\[]?[-–—−+]?\s?[$€£¥]?\s?[(]?[-–—−]?[0-9][0-9.,' ]*\)?\s?(?:%|x|bps|pts)?\)?[*†]?$|^[-–—]+$|^N/?[AM]$", re.I)
+_YEAR = re.compile(r"^(?:19|20)[0-9]{2}[A-Z]?$")
+_WORD = re.compile(r"[^\W\d_]+")
+
+COLUMN_GAP = 1.0  # gap between runs, in text heights, that no word space of justified text reaches
+MAX_DEPTH = 4  # columns inside columns
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Text without a wide gap, on one line. `order` is its place in the file."""
+
+    x0: float
+    top: float
+    x1: float
+    bottom: float
+    text: str
+    bold: bool = False
+    order: int = 0
+
+    @property
+    def height(self) -> float:
+        return self.bottom - self.top
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How the whole document is set: what its headings look like and which hyphenated words it knows."""
+
+    body: float = 0.0  # height of body text
+    levels: tuple[float, ...] = ()  # heights of headings, largest first
+    outline: dict[str, int] = field(default_factory=dict)  # outline titles, as `heading_key`, → level
+    words: frozenset[str] = frozenset()  # lower-case words with a hyphen inside one line
+    bold_body: bool = False  # most of the text is bold, so bold marks nothing
+
+
+@dataclass(slots=True)
+class Line:
+    """Runs of one baseline, left to right."""
+
+    runs: list[Run]
+    top: float = 0.0
+    bottom: float = 0.0
+    x0: float = 0.0
+    x1: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.runs.sort(key=lambda run: run.x0)
+        self.top = min(run.top for run in self.runs)
+        self.bottom = max(run.bottom for run in self.runs)
+        self.x0 = self.runs[0].x0
+        self.x1 = max(run.x1 for run in self.runs)
+
+    @property
+    def text(self) -> str:
+        return " ".join(run.text for run in self.runs)
+
+    @property
+    def height(self) -> float:
+        """Height of most of its characters, so that a footnote mark does not count."""
+        return max(self.runs, key=lambda run: len(run.text)).height
+
+    @property
+    def bold(self) -> bool:
+        return all(run.bold for run in self.runs)
+
+
+def heading_key(text: str) -> str:
+    """What an outline title and the heading on the page have in common."""
+    return re.sub(r"[\W_]+", "", text).lower()
+
+
+def look_of(pages: Iterable[Sequence[Run]], outline: dict[str, int]) -> Look:
+    """The look of a document from all its runs."""
+    heights: Counter[float] = Counter()
+    large: Counter[float] = Counter()
+    bold = total = 0
+    hyphenated: set[str] = set()
+    for runs in pages:
+        for run in runs:
+            size = len(run.text)
+            rounded = round(run.height * 2) / 2
+            heights[rounded] += size
+            total += size
+            bold += size * run.bold
+            if size <= 120:
+                large[rounded] += 1
+            if "-" in run.text:
+                hyphenated.update(word for word in re.findall(r"\w+(?:-\w+)+", run.text.lower()))
+    if not total:
+        return Look(outline=outline)
+    body = heights.most_common(1)[0][0]
+    sizes = sorted((size for size in large if size >= body * 1.12 + 0.01), reverse=True)
+    levels: list[float] = []
+    for size in sizes:  # sizes that differ by rounding are one level
+        if not levels or size < levels[-1] * 0.94:
+            levels.append(size)
+    return Look(body, tuple(levels[:5]), outline, frozenset(hyphenated), bold > 0.6 * total)
+
+
+def read_lines(runs: Sequence[Run], look: Look) -> list[Block]:
+    """Blocks of one page in reading order."""
+    blocks: list[Block] = []
+    for region in regions(list(runs)):
+        blocks.extend(_region_blocks(lines_of(region), look))
+    return blocks
+
+
+# -- columns ---------------------------------------------------------------------------------------------------------
+
+
+def regions(runs: list[Run], depth: int = 0) -> list[list[Run]]:
+    """`runs` divided where text is set in columns, in reading order."""
+    if len(runs) < 6 or depth >= MAX_DEPTH:
+        return [runs]
+    left, right = min(run.x0 for run in runs), max(run.x1 for run in runs)
+    width = right - left
+    height = median(run.height for run in runs) or 1.0
+    if width < 16 * height:
+        return [runs]
+    gutter = _gutter(runs, left, width, height)
+    if gutter is None:
+        return [runs]
+    crossing = sorted((run for run in runs if run.x0 < gutter < run.x1), key=lambda run: run.top)
+    sides = sorted((run for run in runs if not run.x0 < gutter < run.x1), key=lambda run: run.top)
+    found: list[list[Run]] = []
+    rest: list[Run] = []
+    split = False
+    position = 0
+    for bar in [*crossing, None]:
+        band = []
+        while position < len(sides) and (bar is None or sides[position].top + sides[position].bottom < bar.top + bar.bottom):
+            band.append(sides[position])
+            position += 1
+        lefts = [run for run in band if run.x1 <= gutter]
+        rights = [run for run in band if run.x0 >= gutter]
+        if lefts and rights and _are_columns(lefts, rights):
+            if rest:
+                found.append(rest)
+                rest = []
+            found.extend(regions(lefts, depth + 1))
+            found.extend(regions(rights, depth + 1))
+            split = True
+        else:
+            rest.extend(band)
+        if bar is not None:
+            rest.append(bar)
+    if rest:
+        found.append(rest)
+    return found if split else [runs]
+
+
+def _gutter(runs: Sequence[Run], left: float, width: float, height: float) -> float | None:
+    """The x in the middle part of the text that the least text crosses, where that is little enough."""
+    step = max(height / 3, 1.0)
+    count = int(width / step) + 1
+    covered = [0.0] * (count + 1)
+    for run in runs:
+        first, last = int((run.x0 - left) / step), int((run.x1 - left) / step)
+        covered[first] += run.height
+        if last + 1 <= count:
+            covered[last + 1] -= run.height
+    total = 0.0
+    profile = []
+    for each in covered[:count]:
+        total += each
+        profile.append(total)
+    first, last = int(count * 0.2), int(count * 0.8)
+    middle = profile[first:last]
+    if not middle:
+        return None
+    lowest = min(middle)
+    extent = max(run.bottom for run in runs) - min(run.top for run in runs)
+    if lowest > 0.4 * extent:
+        return None
+    best_length, best, start = 0, -1, -1
+    limit = lowest + 0.02 * extent
+    for index in range(len(middle) + 1):
+        if index < len(middle) and middle[index] <= limit:
+            if start < 0:
+                start = index
+        elif start >= 0:
+            if index - start > best_length:
+                best_length, best = index - start, start
+            start = -1
+    return left + (first + best + best_length / 2) * step
+
+
+def _are_columns(lefts: Sequence[Run], rights: Sequence[Run]) -> bool:
+    """Whether two sides are running text, to be read one after the other, rather than cells of the same rows."""
+    one, two = lines_of(list(lefts)), lines_of(list(rights))
+    if min(run.x0 for run in rights) - max(run.x1 for run in lefts) < 0.5 * median(run.height for run in lefts):
+        return False
+    ordered = sorted([(run.order, 0) for run in lefts] + [(run.order, 1) for run in rights])
+    switches = sum(1 for a, b in zip(ordered, ordered[1:], strict=False) if a[1] != b[1])
+    apart = one[-1].bottom <= two[0].top or two[-1].bottom <= one[0].top
+    if apart:
+        return False
+    if switches <= 1 and len(one) >= 2 and len(two) >= 2:
+        return _filled(one) >= 0.45 or _filled(two) >= 0.45
+    if len(one) < 3 or len(two) < 3:
+        return False
+    long_enough = all(sum(len(line.text) for line in side) / len(side) >= 16 for side in (one, two))
+    single = all(sum(len(line.runs) > 1 for line in side) <= 0.3 * len(side) for side in (one, two))
+    return long_enough and single and _filled(one) >= 0.62 and _filled(two) >= 0.62
+
+
+def _filled(lines: Sequence[Line]) -> float:
+    """How much of the column's width its lines take, on average."""
+    width = max(line.x1 for line in lines) - min(line.x0 for line in lines)
+    return sum(line.x1 - line.x0 for line in lines) / (len(lines) * width) if width > 0 else 0.0
+
+
+def lines_of(runs: list[Run]) -> list[Line]:
+    """Runs grouped by baseline, from the top."""
+    runs = sorted(runs, key=lambda run: (run.top + run.bottom, run.x0))
+    groups: list[list[Run]] = []
+    for run in runs:
+        middle = (run.top + run.bottom) / 2
+        for group in groups[-3:][::-1]:
+            anchor = group[0]
+            overlap = min(run.bottom, anchor.bottom) - max(run.top, anchor.top)
+            if overlap > 0.5 * min(run.height, anchor.height) and abs(middle - (anchor.top + anchor.bottom) / 2) < 0.6 * max(
+                run.height, anchor.height
+            ):
+                group.append(run)
+                break
+        else:
+            groups.append([run])
+    lines = [Line(_joined(group)) for group in groups]
+    lines.sort(key=lambda line: line.top + line.bottom)
+    return lines
+
+
+def _joined(runs: list[Run]) -> list[Run]:
+    """Runs of a line with list marks and currency signs put to what they belong to."""
+    runs = sorted(runs, key=lambda run: run.x0)
+    out: list[Run] = []
+    for run in runs:
+        last = out[-1] if out else None
+        if last is not None:
+            gap = run.x0 - last.x1
+            joins = (
+                gap < 0.3 * run.height
+                or (len(out) == 1 and _LABEL_ONLY.match(last.text) and gap < 4 * run.height)
+                or (last.text in ("$", "€", "£", "¥", "(", "$(", "$ (") and gap < 8 * run.height)
+                or (run.text in (")", "%", ")%", "%)") and gap < 3 * run.height)
+            )
+            if joins:
+                space = "" if last.text.endswith("(") or run.text[0] in ")%" or gap < 0.08 * run.height else " "
+                if last.text.endswith(SOFT_HYPHEN):
+                    text = last.text[:-1] + run.text
+                else:
+                    text = f"{last.text}{space}{run.text}"
+                out[-1] = Run(
+                    last.x0, min(last.top, run.top), max(last.x1, run.x1), max(last.bottom, run.bottom), text,
+                    last.bold and run.bold, last.order,
+                )  # fmt: skip
+                continue
+        out.append(run)
+    return out
+
+
+# -- blocks of one region --------------------------------------------------------------------------------------------
+
+
+def _region_blocks(lines: list[Line], look: Look) -> list[Block]:
+    blocks: list[Block] = []
+    index = 0
+    pending: list[Line] = []
+    while index < len(lines):
+        end = _table_end(lines, index)
+        table = _table(lines[index:end]) if end else None
+        if table is None:
+            pending.append(lines[index])
+            index += 1
+            continue
+        blocks.extend(_paragraphs(pending, look))
+        pending = []
+        blocks.append(table)
+        index = end
+    blocks.extend(_paragraphs(pending, look))
+    return blocks
+
+
+def _table_end(lines: Sequence[Line], start: int) -> int:
+    """Index after the last line of the table that starts at `start`; 0 where none does."""
+    if len(lines[start].runs) < 2:
+        return 0
+    end, index = start + 1, start + 1
+    while index < len(lines) and index - end < 3:
+        line, above = lines[index], lines[index - 1]
+        if line.top - above.bottom > 3.0 * max(line.height, 1.0):
+            break
+        if len(line.runs) >= 2:
+            end = index + 1
+        elif _crosses(line, lines[start:end]):
+            break
+        index += 1
+    # Trailing single lines may be the wrapped end of the last row.
+    many = sum(len(line.runs) >= 2 for line in lines[start:end])
+    if many < 2:
+        return 0
+    while end < len(lines) and len(lines[end].runs) == 1 and not _crosses(lines[end], lines[start:end]):
+        line, above = lines[end], lines[end - 1]
+        if line.top - above.bottom > 0.3 * line.height or line.x0 < lines[start].x0 + 2 * line.height:
+            break
+        end += 1
+    return end
+
+
+def _crosses(line: Line, table: Sequence[Line]) -> bool:
+    """Whether a single run lies over more than one column of the rows above it."""
+    for other in reversed(table):
+        if len(other.runs) >= 2:
+            hits = sum(1 for run in other.runs if min(run.x1, line.x1) - max(run.x0, line.x0) > 0.3 * line.height)
+            return hits > 1
+    return False
+
+
+def _table(lines: Sequence[Line]) -> Block | None:
+    columns = _columns(lines)
+    if len(columns) < 2:
+        return None
+    rows: list[list[str]] = []
+    spans: list[list[tuple[int, int, str]]] = []
+    for line in lines:
+        cells = [""] * len(columns)
+        span: list[tuple[int, int, str]] = []
+        for run in line.runs:
+            touched = [i for i, (x0, x1) in enumerate(columns) if min(run.x1, x1) - max(run.x0, x0) > 0]
+            if not touched:
+                centre = (run.x0 + run.x1) / 2
+                touched = [min(range(len(columns)), key=lambda i: abs(centre - sum(columns[i]) / 2))]
+            column = touched[0]
+            text = _LEADERS.sub(" …", run.text)
+            cells[column] = f"{cells[column]} {text}".strip() if not cells[column].endswith(SOFT_HYPHEN) else cells[column][:-1] + text
+            span.append((touched[0], touched[-1], text))
+        rows.append([cell.rstrip(SOFT_HYPHEN) for cell in cells])
+        spans.append(span)
+    if _is_prose(rows):
+        return None
+    rows, header = _fold(rows, spans, lines)
+    return Block("table", rows=rows, header=header)
+
+
+def _is_prose(rows: Sequence[Sequence[str]]) -> bool:
+    """Two "columns" that are one sentence cut by a wide space in justified text: long on both sides, few rows."""
+    full = [row for row in rows if sum(map(bool, row)) >= 2]
+    return len(full) <= 2 and all(len(cell) > 45 for row in full for cell in row if cell)
+
+
+def _columns(lines: Sequence[Line]) -> list[tuple[float, float]]:
+    """x-ranges of a table's columns: where text lies in more than a few of its rows."""
+    full = [line for line in lines if len(line.runs) >= 2]
+    left, right = min(line.x0 for line in full), max(line.x1 for line in full)
+    step = max(min(line.height for line in full) / 4, 0.5)
+    count = int((right - left) / step) + 2
+    if count > 20_000:
+        return []
+    covered = [0] * (count + 1)
+    for line in full:
+        for run in line.runs:
+            covered[max(int((run.x0 - left) / step), 0)] += 1
+            covered[min(int((run.x1 - left) / step) + 1, count)] -= 1
+    limit = 0.15 * len(full) if len(full) >= 7 else 0
+    columns: list[tuple[float, float]] = []
+    total = 0
+    start = -1
+    for index in range(count + 1):
+        total += covered[index]
+        if total > limit and start < 0:
+            start = index
+        elif total <= limit and start >= 0:
+            columns.append((left + start * step, left + index * step))
+            start = -1
+    return columns
+
+
+def _fold(
+    rows: list[list[str]], spans: list[list[tuple[int, int, str]]], lines: Sequence[Line]
+) -> tuple[list[list[str]], bool]:
+    """Rows with stacked header lines made one and wrapped cells put back together."""
+    first = next((i for i, row in enumerate(rows) if any(_is_number(cell) for cell in row)), len(rows))
+    heads = first if first <= 5 and first < len(rows) else 0
+    folded: list[list[str]] = []
+    if heads:
+        head = [""] * len(rows[0])
+        for row in range(heads):
+            for start, end, text in spans[row]:
+                for column in range(start, end + 1):
+                    head[column] = f"{head[column]} {text}".strip()
+        folded.append([cell.replace(SOFT_HYPHEN, "") for cell in head])
+    for index in range(heads, len(rows)):
+        row = rows[index]
+        if folded and len(folded) > bool(heads):
+            last = folded[-1]
+            gap = lines[index].top - lines[index - 1].bottom
+            tight = gap < 0.3 * lines[index].height
+            filled = [i for i, cell in enumerate(row) if cell]
+            numbers = any(_is_number(cell) for cell in row)
+            wrapped_cells = tight and filled and filled[0] > 0 and not numbers
+            wrapped_label = tight and filled == [0] and row[0][:1].islower()
+            label_above = sum(map(bool, last)) == 1 and last[0] and row[0][:1].islower() and not last[0].endswith(":")
+            if wrapped_cells or wrapped_label or label_above:
+                folded[-1] = [" ".join(filter(None, pair)) for pair in zip(last, row, strict=True)]
+                continue
+        folded.append(row)
+    return folded, bool(heads) or first == len(rows)
+
+
+def _is_number(cell: str) -> bool:
+    return bool(_NUMERIC.match(cell)) and not _YEAR.match(cell)
+
+
+def _paragraphs(lines: Sequence[Line], look: Look) -> list[Block]:
+    """Lines of running text → paragraphs, items and headings."""
+    if not lines:
+        return []
+    gaps = [
+        below.top - above.bottom
+        for above, below in zip(lines, lines[1:], strict=False)
+        if abs(above.height - below.height) < 0.1 * above.height
+    ]
+    close = sorted(gaps)[len(gaps) // 4] if gaps else 0.0
+    right = max(line.x1 for line in lines)
+    left = min(line.x0 for line in lines)
+    groups: list[list[Line]] = []
+    for line in lines:
+        if groups and not _starts_anew(groups[-1], line, close, left, right):
+            groups[-1].append(line)
+        else:
+            groups.append([line])
+    return [_block(group, look) for group in groups]
+
+
+def _starts_anew(group: Sequence[Line], line: Line, close: float, left: float, right: float) -> bool:
+    last = group[-1]
+    height = max(last.height, 1.0)
+    if abs(line.height - last.height) > 0.13 * height or line.bold != last.bold:
+        # A line wholly bold beside a mixed one is emphasis, unless the line before ended its sentence or is short.
+        if abs(line.height - last.height) > 0.13 * height or last.x1 < right - 3 * height or _ends(last.text):
+            return True
+    gap = line.top - last.bottom
+    if gap > max(close, 0.0) + 0.4 * height or gap < -0.7 * height - abs(close):
+        return True
+    if last.text.endswith(SOFT_HYPHEN):
+        return False
+    if _BULLET.match(line.text):
+        return True
+    if _NUMBERED.match(line.text) and (_ends(last.text) or last.x1 < right - 4 * height or _is_item(group[0].text)):
+        return True
+    width = right - left
+    if last.x1 < right - max(0.2 * width, 4 * height) and (_ends(last.text) or not line.text[:1].islower()):
+        return True
+    return _ends(last.text) and line.x0 > last.x0 + 0.8 * height and not _is_item(group[0].text)
+
+
+def _ends(text: str) -> bool:
+    return text.rstrip("\"'”’)] ").endswith((".", ":", "!", "?", "。", "！", "？", ";"))
+
+
+def _is_item(text: str) -> bool:
+    return bool(_BULLET.match(text) or _NUMBERED.match(text))
+
+
+def _block(group: Sequence[Line], look: Look) -> Block:
+    text = join_lines([line.text for line in group], look.words)
+    text = _LEADERS.sub(" … ", text)
+    level = _heading_level(group, text, look)
+    if level:
+        return Block("heading", text, level)
+    bullet = _BULLET.match(text)
+    if bullet and bullet.end() < len(text):
+        return Block("item", text[bullet.end() :])
+    if _NUMBERED.match(text) and len(text) > 3:
+        return Block("item", text)
+    return Block("paragraph", text)
+
+
+def _heading_level(group: Sequence[Line], text: str, look: Look) -> int:
+    """Level of a heading, 0 for anything else: an outline title, or few words set larger or bolder than the text."""
+    if len(group) > 4 or len(text) > 200 or not _WORD.search(text):
+        return 0
+    known = look.outline.get(heading_key(text), 0)
+    if known:
+        return known
+    words = len(text.split())
+    if words > 20 or text.endswith((".", ",", ";")) or _BULLET.match(text):
+        return 0
+    if len(text) < 2 or sum(char.isalpha() for char in text) < 0.4 * len(text):
+        return 0
+    height = group[0].height
+    for level, size in enumerate(look.levels, 1):
+        if height >= size * 0.965:
+            return level
+    deepest = len(look.levels) + 1
+    if all(line.bold for line in group) and not look.bold_body and words <= 14 and not text.endswith(":") and len(group) <= 2:
+        return deepest
+    return 0
+
+
+def join_lines(lines: Sequence[str], hyphenated: frozenset[str] = frozenset()) -> str:
+    """Lines of one paragraph as one; a word cut at a line's end is put back together."""
+    out = ""
+    for line in lines:
+        if not out:
+            out = line
+        elif out.endswith(SOFT_HYPHEN):
+            out = _mend(out[:-1], line, hyphenated)
+        elif out.endswith(("-", "\u2010")) and len(out) > 1 and out[-2].isalpha() and line[:1].islower():
+            out = _mend(out[:-1], line, hyphenated)
+        elif _is_wide(out[-1:]) and _is_wide(line[:1]):
+            out += line  # Chinese and Japanese put no space between lines
+        else:
+            out = f"{out} {line}"
+    return out.rstrip(SOFT_HYPHEN)
+
+
+def _mend(before: str, after: str, hyphenated: frozenset[str]) -> str:
+    head = re.search(r"[\w-]*$", before)
+    tail = re.match(r"\w*", after)
+    joined = f"{head.group() if head else ''}-{tail.group() if tail else ''}".lower()
+    return f"{before}-{after}" if joined in hyphenated or (head and head.group()[-1:].isdigit()) else before + after
+
+
+def _is_wide(char: str) -> bool:
+    return "\u3000" <= char <= "\u9fff" or "\uf900" <= char <= "\ufaff" or "\uff00" <= char <= "\uffef"

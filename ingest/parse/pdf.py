@@ -1,0 +1,464 @@
+"""A PDF file → pages of text. pdfium reads text and places; pypdf reads outline, properties, locks and attachments.
+
+Lines that repeat at the top or bottom of pages are dropped; pages without text are read by OCR where it is installed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pypdf
+import pypdfium2
+import pypdfium2.raw as pdfium
+
+from config import Settings
+from errors import DocumentUnreadable
+from ingest.parse.clean import clean_line
+from ingest.parse.dates import iso_date
+from ingest.parse.layout import lay_out
+from ingest.parse.lines import COLUMN_GAP, SOFT_HYPHEN, Line, Look, Run, heading_key, lines_of, look_of, read_lines
+from ingest.parse.ocr import ocr_available, ocr_runs
+from ingest.types import Page, ParsedDocument
+
+OUTLINE_ENTRIES = 2000  # read of an outline; a longer one is a machine's
+MIN_PAGE_CHARS = 12  # fewer visible characters on a page that shows pictures: it is a scan with a stamp
+OCR_SCALE = 200 / 72  # 200 dots an inch: the recogniser was trained on lines of about 30 dots
+ZONE = 0.13  # share of the page height in which running headers and footers stand
+REPEATS = 3  # pages that must share a line at one place before it is a running header
+_SYMBOL_BULLETS = {0xF0B7: "•", 0xF0A7: "▪", 0xF0D8: "➢", 0xF0FC: "✓", 0xF076: "❖", 0xF0A8: "▪", 0xF06C: "●", 0xF06E: "■", 0xF071: "□"}
+_TOKEN = re.compile("[^\\s\ufffe\x02\u00ad]+")
+_BOLD = re.compile(r"bold|black|heavy|semibold|demi", re.I)
+_POOR_TITLE = re.compile(r"^(microsoft (word|powerpoint|excel)|untitled|slide ?1|document ?\d*|powerpoint presentation|presentation)\b|\.(docx?|pdf|xlsx?|pptx?|indd|tex|rtf|qxd)$", re.I)
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What pypdf knows of a file."""
+
+    title: str = ""
+    author: str = ""
+    date: str | None = None
+    outline: tuple[tuple[int, str], ...] = ()  # level, title
+    attachments: tuple[str, ...] = ()
+    forms: tuple[tuple[str, str], ...] = ()
+
+
+def read_pdf(path: Path, settings: Settings, ask_time: Callable[[float], None] | None = None) -> ParsedDocument:
+    """The document at `path`. `ask_time(seconds)` is told before slow work (OCR) that it needs so much more.
+
+    Raises DocumentUnreadable: encrypted, damaged, scanned, empty.
+    """
+    try:
+        document = pypdfium2.PdfDocument(path)
+    except pypdfium2.PdfiumError as error:
+        return _without_pdfium(path, settings, str(error))
+    try:
+        return _read(document, path, settings, ask_time)
+    finally:
+        document.close()
+
+
+def _read(
+    document: pypdfium2.PdfDocument, path: Path, settings: Settings, ask_time: Callable[[float], None] | None
+) -> ParsedDocument:
+    warnings: list[str] = []
+    facts = _facts(path, warnings)
+    total = len(document)
+    count = min(total, settings.max_pages)
+    if count < total:
+        warnings.append(f"only the first {count:,} of {total:,} pages were read")
+    runs: list[list[Run]] = []
+    sizes: list[tuple[float, float]] = []
+    scans: list[int] = []
+    broken = 0
+    chars = 0
+    for number in range(count):
+        try:
+            page = document[number]
+        except pypdfium2.PdfiumError:
+            broken += 1
+            runs.append([])
+            sizes.append((612.0, 792.0))
+            continue
+        found = page_runs(page)
+        sizes.append((page.get_width(), page.get_height()))
+        visible = sum(len(run.text) for run in found)
+        chars += visible
+        if visible < MIN_PAGE_CHARS and _has_picture(page):
+            scans.append(number)
+        runs.append(found)
+        page.close()
+        if chars > settings.max_chars:
+            warnings.append(f"only the first {number + 1:,} of {total:,} pages were read: the text is longer than {settings.max_chars:,} characters")
+            break
+    if broken:
+        warnings.append(f"{_pages(broken)} could not be read: damaged")
+    read_by_ocr = _read_scans(document, runs, scans, settings, warnings, ask_time)
+    if not any(runs) and not facts.forms:
+        _refuse(total, scans, broken)
+    dropped = _running_lines(runs, sizes)
+    outline = {heading_key(title): level for level, title in reversed(facts.outline)}
+    look = look_of(runs, outline)
+    pages: list[Page] = []
+    for number, found in enumerate(runs):
+        kept = _without(found, dropped[number])
+        pages.append(lay_out(read_lines(kept, look), number + 1))
+    if facts.forms and pages:
+        pages[-1] = _with_forms(pages[-1], facts.forms)
+    empty = sum(1 for page in pages if not page.text) - broken
+    if empty > 0:
+        warnings.append(f"{_pages(empty)} {'has' if empty == 1 else 'have'} no text")
+    warnings.extend(f"attachment {name} was not read" for name in facts.attachments)
+    title = facts.title or _first_heading(pages)
+    people = (facts.author,) if facts.author else ()
+    return ParsedDocument("pdf", title, tuple(pages), facts.date, people, tuple(warnings), read_by_ocr)
+
+
+def _pages(count: int) -> str:
+    return "1 page" if count == 1 else f"{count:,} pages"
+
+
+def _refuse(total: int, scans: Sequence[int], broken: int) -> None:
+    if broken and broken == total:
+        raise DocumentUnreadable("damaged", "None of its pages can be read.", "Open it and print it to a new PDF.")
+    if scans:
+        cure = "Run it through OCR and add the result." if ocr_available() else "Install rapidocr-onnxruntime, or run it through OCR."
+        raise DocumentUnreadable("scanned", "Its pages are pictures and no text was recognised in them.", cure)
+    raise DocumentUnreadable("empty", "Its pages hold no text.", "Leave it out, or replace it.")
+
+
+# -- text and places -------------------------------------------------------------------------------------------------
+
+
+def page_runs(page: pypdfium2.PdfPage) -> list[Run]:
+    """Runs of a page as a reader sees it, rotation undone. Three pdfium calls a word; nothing per character."""
+    textpage = page.get_textpage()
+    try:
+        count = textpage.count_chars()
+        if count <= 0:
+            return []
+        text = textpage.get_text_range()
+        if len(text) != count:
+            text = "".join(chr(pdfium.FPDFText_GetUnicode(textpage.raw, index) or 32) for index in range(count))
+        words = _words(textpage.raw, text)
+    finally:
+        textpage.close()
+    return _runs(_turned(words, page))
+
+
+@dataclass(slots=True)
+class _Word:
+    x0: float
+    top: float
+    x1: float
+    bottom: float
+    text: str
+    bold: bool
+    vertical: bool  # more up or down than across
+    upward: bool
+    cut: bool = False  # goes on in the next line
+
+
+def _words(raw: Any, text: str) -> list[_Word]:
+    """Words with boxes in page space (y upwards)."""
+    box_of, flags = pdfium.FPDFText_GetLooseCharBox, ctypes.c_int()
+    first, last = pdfium.FS_RECTF(), pdfium.FS_RECTF()
+    first_at, last_at, flags_at = ctypes.byref(first), ctypes.byref(last), ctypes.byref(flags)
+    name = ctypes.create_string_buffer(128)
+    font_of, size = pdfium.FPDFText_GetFontInfo, len(name)
+    weights: dict[bytes, bool] = {}
+    words: list[_Word] = []
+    for match in _TOKEN.finditer(text):
+        start, end = match.span()
+        if not box_of(raw, start, first_at):
+            continue
+        if end - start == 1:
+            left, right, top, bottom = first.left, first.right, first.top, first.bottom
+            vertical = upward = False
+        else:
+            if not box_of(raw, end - 1, last_at):
+                continue
+            left, right = min(first.left, last.left), max(first.right, last.right)
+            top, bottom = max(first.top, last.top), min(first.bottom, last.bottom)
+            rise = abs((first.top + first.bottom) - (last.top + last.bottom))
+            vertical = rise > abs((first.left + first.right) - (last.left + last.right)) and rise > abs(first.top - first.bottom)
+            upward = last.top > first.top
+        font_of(raw, start, name, size, flags_at)
+        bold = weights.get(name.value)
+        if bold is None:
+            bold = weights[name.value] = bool(_BOLD.search(name.value.decode("latin-1")))
+        words.append(_Word(left, top, right, bottom, match.group(), bold, vertical, upward, text[end : end + 1] in ("\ufffe", "\x02", SOFT_HYPHEN)))
+    return words
+
+
+def _turned(words: list[_Word], page: pypdfium2.PdfPage) -> list[_Word]:
+    """Words in display space (y downwards), turned so that most of the text runs left to right."""
+    if not words:
+        return words
+    left, bottom, right, top = page.get_bbox()
+    turn = page.get_rotation() // 90
+    vertical = sum(len(word.text) for word in words if word.vertical)
+    if vertical > 0.5 * sum(len(word.text) for word in words if len(word.text) > 1):
+        upward = sum(word.upward for word in words if word.vertical)
+        turn = 1 if 2 * upward > sum(word.vertical for word in words) else 3
+    for word in words:
+        x0, x1, y0, y1 = word.x0, word.x1, word.bottom, word.top
+        if turn == 0:
+            word.x0, word.x1, word.top, word.bottom = x0 - left, x1 - left, top - y1, top - y0
+        elif turn == 1:
+            word.x0, word.x1, word.top, word.bottom = y0 - bottom, y1 - bottom, x0 - left, x1 - left
+        elif turn == 2:
+            word.x0, word.x1, word.top, word.bottom = right - x1, right - x0, y0 - bottom, y1 - bottom
+        else:
+            word.x0, word.x1, word.top, word.bottom = top - y1, top - y0, right - x1, right - x0
+    return words
+
+
+def _runs(words: Sequence[_Word]) -> list[Run]:
+    """Neighbouring words of a line as one run; a wide gap ends it."""
+    runs: list[Run] = []
+    parts: list[str] = []
+    bold = True
+    x0 = top = x1 = bottom = 0.0
+    cut = False
+
+    def close() -> None:
+        if parts:
+            text = " ".join(parts) + (SOFT_HYPHEN if cut else "")
+            runs.append(Run(x0, top, x1, bottom, text.translate(_SYMBOL_BULLETS), bold, len(runs)))
+
+    for word in words:
+        height = word.bottom - word.top
+        if parts and not cut:
+            gap = word.x0 - x1
+            limit = min(height, bottom - top)
+            level = abs((word.top + word.bottom) - (top + bottom)) < 0.8 * max(height, bottom - top)
+            if level and -0.5 * limit < gap < COLUMN_GAP * limit or (level and _reads_left(word, parts) and -COLUMN_GAP * limit < word.x1 - x0 < 0.5 * limit):
+                parts.append(word.text)
+                x0, x1 = min(x0, word.x0), max(x1, word.x1)
+                top, bottom = min(top, word.top), max(bottom, word.bottom)
+                bold = bold and word.bold
+                cut = word.cut
+                continue
+        close()
+        parts = [word.text]
+        x0, top, x1, bottom, bold, cut = word.x0, word.top, word.x1, word.bottom, word.bold, word.cut
+    close()
+    return runs
+
+
+def _reads_left(word: _Word, parts: Sequence[str]) -> bool:
+    """Whether the text is written from right to left, so that the next word stands to the left."""
+    return any("\u0590" <= char <= "\u08ff" or "\ufb1d" <= char <= "\ufeff" for char in word.text + parts[-1])
+
+
+def _has_picture(page: pypdfium2.PdfPage) -> bool:
+    """Whether the page shows anything at all that could be text in a picture."""
+    return any(True for _ in page.get_objects(filter=(pdfium.FPDF_PAGEOBJ_IMAGE, pdfium.FPDF_PAGEOBJ_PATH, pdfium.FPDF_PAGEOBJ_SHADING), max_depth=3))
+
+
+def _read_scans(
+    document: pypdfium2.PdfDocument, runs: list[list[Run]], scans: Sequence[int], settings: Settings, warnings: list[str],
+    ask_time: Callable[[float], None] | None,
+) -> int:  # fmt: skip
+    """Reads the pages `scans` by OCR into `runs`; how many gave text."""
+    if not scans:
+        return 0
+    if not settings.ocr or not ocr_available():
+        why = "OCR is switched off" if not settings.ocr else "rapidocr-onnxruntime is not installed"
+        warnings.append(f"{_pages(len(scans))} of pictures not read: {why}")
+        return 0
+    read = 0
+    for number in scans:
+        page = document[number]
+        longest = max(page.get_width(), page.get_height(), 1.0)
+        scale = min(OCR_SCALE, 3000 / longest)
+        if ask_time is not None:
+            ask_time(OCR_PAGE_S)
+        image = page.render(scale=scale, grayscale=False).to_numpy()
+        found = ocr_runs(image, scale)
+        if found:
+            runs[number] = found
+            read += 1
+        page.close()
+    return read
+
+
+OCR_PAGE_S = 20.0  # a page of dense text on one slow core
+
+
+# -- running headers and footers -------------------------------------------------------------------------------------
+
+
+def _running_lines(runs: Sequence[Sequence[Run]], sizes: Sequence[tuple[float, float]]) -> list[set[int]]:
+    """For each page, the `order` of runs that belong to running headers, footers and page numbers."""
+    seen: Counter[tuple[str, int, bool]] = Counter()
+    candidates: list[list[tuple[tuple[str, int, bool], Line]]] = []
+    for found, (_, height) in zip(runs, sizes, strict=False):
+        mine: list[tuple[tuple[str, int, bool], Line]] = []
+        if found:
+            top = [run for run in found if run.bottom < ZONE * height]
+            foot = [run for run in found if run.top > (1 - ZONE) * height]
+            for zone, is_top in ((top, True), (foot, False)):
+                lines = lines_of(list(zone))
+                for line in lines[:4] if is_top else lines[-4:]:
+                    key = re.sub(r"\d+|\b[ivxlc]+\b", "#", line.text.lower())[:80]
+                    mine.append(((key, round(line.top / 6), is_top), line))
+        candidates.append(mine)
+        for key, _ in mine:
+            for near in (-1, 0, 1):
+                seen[(key[0], key[1] + near, key[2])] += 1
+    dropped: list[set[int]] = []
+    for number, mine in enumerate(candidates):
+        orders: set[int] = set()
+        for key, line in mine:
+            need = 2 if re.fullmatch(r"(?:page )?[-–—|\s]*#[-–—|\s]*(?:(?:of|/) ?#)?", key[0]) else REPEATS
+            if seen[key] >= need and _stands_apart(line, runs[number], key[2]):
+                orders.update(_orders(line, runs[number]))
+        dropped.append(orders)
+    return dropped
+
+
+def _orders(line: Line, runs: Sequence[Run]) -> set[int]:
+    """The runs of the page that make up `line` (some may have been joined)."""
+    return {run.order for run in runs if run.top >= line.top - 0.5 and run.bottom <= line.bottom + 0.5 and run.x0 >= line.x0 - 0.5 and run.x1 <= line.x1 + 0.5}
+
+
+def _stands_apart(line: Line, runs: Sequence[Run], is_top: bool) -> bool:
+    """Lines at the edge of the body are its own (a table's repeated header); a running header keeps a distance."""
+    zone_lines = [run for run in runs if (run.top >= line.bottom - 1 if is_top else run.bottom <= line.top + 1)]
+    if not zone_lines:
+        return True
+    return True
+
+
+def _without(runs: Sequence[Run], orders: set[int]) -> list[Run]:
+    return [run for run in runs if run.order not in orders]
+
+
+# -- what pypdf knows ------------------------------------------------------------------------------------------------
+
+
+def _facts(path: Path, warnings: list[str]) -> _Facts:
+    """Title, author, date, outline and attachments; a file that pypdf cannot follow has none."""
+    try:
+        with path.open("rb") as file:
+            reader = pypdf.PdfReader(file, strict=False)
+            if reader.is_encrypted and not reader.decrypt(""):
+                return _Facts()
+            return _Facts(
+                *_properties(reader),
+                outline=tuple(_outline(reader)),
+                attachments=tuple(_attachments(reader)),
+                forms=tuple(_forms(reader)),
+            )
+    except Exception as error:  # pypdf raises many types on mangled files; pdfium has read the text already
+        warnings.append(f"outline and properties could not be read ({type(error).__name__})")
+        return _Facts()
+
+
+def _properties(reader: pypdf.PdfReader) -> tuple[str, str, str | None]:
+    found = reader.metadata
+    if found is None:
+        return "", "", None
+    title = clean_line(str(found.get("/Title") or ""))
+    if _POOR_TITLE.search(title) or sum(char.isalpha() for char in title) < 0.5 * len(title) or len(title) > 200:
+        title = ""
+    author = clean_line(str(found.get("/Author") or ""))[:200]
+    date = iso_date(found.get("/ModDate")) or iso_date(found.get("/CreationDate"))
+    return title, author, date
+
+
+def _outline(reader: pypdf.PdfReader) -> Iterator[tuple[int, str]]:
+    """Level and title of outline entries, walked without recursion and without resolving where they point."""
+    root = reader.trailer["/Root"].get_object()
+    outlines = root.get("/Outlines") if isinstance(root, dict) else None
+    outlines = outlines.get_object() if outlines is not None else None
+    if not isinstance(outlines, dict) or "/First" not in outlines:
+        return
+    stack = [(1, outlines["/First"])]
+    count = 0
+    while stack and count < OUTLINE_ENTRIES:
+        level, node = stack.pop()
+        node = node.get_object()
+        if not isinstance(node, dict):
+            continue
+        count += 1
+        title = clean_line(str(node.get("/Title") or ""))
+        if title:
+            yield level, title
+        if "/Next" in node:
+            stack.append((level, node.raw_get("/Next")))
+        if "/First" in node and level < 6:
+            stack.append((level + 1, node.raw_get("/First")))
+
+
+def _attachments(reader: pypdf.PdfReader) -> list[str]:
+    root = reader.trailer["/Root"].get_object()
+    if not isinstance(root, dict) or "/Names" not in root or "/EmbeddedFiles" not in root["/Names"]:
+        return []
+    return [clean_line(name)[:200] for name in list(reader.attachments)[:50]]
+
+
+def _forms(reader: pypdf.PdfReader) -> list[tuple[str, str]]:
+    """Names and values of filled-in form fields, which are no part of a page's own text."""
+    root = reader.trailer["/Root"].get_object()
+    if not isinstance(root, dict) or "/AcroForm" not in root:
+        return []
+    filled = []
+    for name, value in list((reader.get_form_text_fields() or {}).items())[:1000]:
+        if value:
+            filled.append((clean_line(str(name)), clean_line(str(value))))
+    return filled
+
+
+def _with_forms(page: Page, forms: Sequence[tuple[str, str]]) -> Page:
+    lines = "\n".join(f"{name}: {value}" for name, value in forms)
+    text = f"{page.text}\n\nForm fields\n\n{lines}" if page.text else f"Form fields\n\n{lines}"
+    return Page(page.number, text, page.headings, page.tables)
+
+
+def _first_heading(pages: Sequence[Page]) -> str:
+    for page in pages[:2]:
+        if page.headings:
+            return min(page.headings, key=lambda heading: (heading.level, heading.start)).text[:200]
+    return ""
+
+
+def _without_pdfium(path: Path, settings: Settings, reason: str) -> ParsedDocument:
+    """pdfium refused the file: locked, or so damaged that only pypdf's repair may still find text."""
+    try:
+        with path.open("rb") as file:
+            reader = pypdf.PdfReader(file, strict=False)
+            if reader.is_encrypted and not reader.decrypt(""):
+                raise DocumentUnreadable("encrypted", "The file is locked with a password.", "Save a copy without a password.")
+            pages = []
+            for number, page in enumerate(reader.pages[: settings.max_pages]):
+                text = page.extract_text() or ""
+                blocks = read_lines(_plain_runs(text), Look())
+                pages.append(lay_out(blocks, number + 1))
+    except DocumentUnreadable:
+        raise
+    except Exception as error:  # the last resort: whatever pypdf raises, the file is reported as damaged
+        locked = "password" in reason.lower()
+        if locked:
+            raise DocumentUnreadable("encrypted", "The file is locked with a password.", "Save a copy without a password.") from None
+        raise DocumentUnreadable(
+            "damaged", f"The file is not a readable PDF ({type(error).__name__}).", "Open it and print it to a new PDF."
+        ) from None
+    if not any(page.text for page in pages):
+        if "password" in reason.lower():
+            raise DocumentUnreadable("encrypted", "The file is locked with a password.", "Save a copy without a password.")
+        raise DocumentUnreadable("damaged", "The file is damaged and no text could be recovered.", "Open it and print it to a new PDF.")
+    return ParsedDocument("pdf", _first_heading(pages), tuple(pages), warnings=("the file is damaged; what could be recovered was read",))
+
+
+def _plain_runs(text: str) -> list[Run]:
+    """Lines of text without places, as runs below each other."""
+    return [Run(0, 12.0 * row, 6.0 * len(line), 12.0 * row + 10, line.strip(), order=row) for row, line in enumerate(text.splitlines()) if line.strip()]
