@@ -137,10 +137,10 @@ def _results(
                 hits = answerer.search(question, index, history=history, document=document, user=chosen.user)
                 yield {"passages": [each.as_json() for each in hits]}
             return
-        from rag.engine import LanguageModel
+        from rag.engine import open_model
         from records.store import Records
 
-        with closing(LanguageModel(settings, _say)) as model, closing(Records(settings.records)) as records:
+        with closing(open_model(settings, _say)) as model, closing(Records(settings.records)) as records:
             answerer = Answerer(settings, embedder, model, records)
             for question, history, document in asked:
                 yield answerer.answer(question, index, history=history, document=document, user=chosen.user).as_json()

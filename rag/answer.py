@@ -22,9 +22,9 @@ from rag.visible import LOCAL, visible
 from rag.write import Writing, write
 
 if TYPE_CHECKING:
-    from ingest.embed import Embedder
+    from ingest.embed import EmbedderLike
     from ingest.open import Index
-    from rag.engine import LanguageModel
+    from rag.engine import Model
     from records.store import Records
 
 Emit = Callable[[dict[str, Any]], None]
@@ -46,8 +46,8 @@ class Answerer:
     """
 
     settings: Settings
-    embedder: Embedder
-    model: LanguageModel | None = None
+    embedder: EmbedderLike
+    model: Model | None = None
     records: Records | None = None
 
     def search(
@@ -125,7 +125,7 @@ class Answerer:
         )
         if self.records is not None:
             number = receipt(
-                answer, question, history, made, index.collection, document, self.settings, self.records, user, conversation
+                answer, question, history, made, index.manifest.collection, document, self.settings, self.records, user, conversation
             )
             answer = dataclasses.replace(answer, receipt=number)
         return answer

@@ -13,12 +13,13 @@ from rag.types import Turn
 from rag.words import words
 
 POINTING = re.compile(
-    r"\b(it|its|they|them|their|theirs|that|this|those|these|he|she|him|her|his|hers|there|one|ones|same|else|instead|"
-    r"es|sie|er|ihn|ihm|dies\w*|das|dort|davon|dafür)\b",
+    r"\b(it|its|they|them|their|theirs|that|this|those|these|he|she|him|her|his|hers|same|else|instead|"
+    r"er|ihn|ihm|dies\w*|dort|davon|dafür)\b",
     re.IGNORECASE,
 )
 OPENING = re.compile(r"^\s*(and|but|or|so|also|what about|how about|what if|why|und|aber|oder|auch|was ist mit|wie ist es)\b", re.IGNORECASE)
 ENOUGH_WORDS = 4  # content words with which a question without pointers is taken to stand alone
+NOUN_BEFORE = 2  # content words before a pronoun, of which one may be what it stands for; a single one is mostly the verb
 TURNS_BACK = 3  # earlier questions looked at
 
 
@@ -38,7 +39,10 @@ def condense(question: str, history: Sequence[Turn]) -> str:
 def _points_back(question: str) -> bool:
     """A pronoun with nothing before it in the question that it could stand for."""
     match = POINTING.search(question)
-    return match is not None and not any(each.kind in ("content", "name") for each in words(question[: match.start()]))
+    if match is None:
+        return False
+    before = [each for each in words(question[: match.start()]) if each.kind in ("content", "name")]
+    return len(before) < NOUN_BEFORE and not any(each.kind == "name" for each in before)
 
 
 def _topic(earlier: Sequence[str], own: set[str]) -> str:

@@ -17,7 +17,7 @@ from rag.types import Hit
 from rag.words import words
 
 if TYPE_CHECKING:
-    from ingest.embed import Embedder
+    from ingest.embed import EmbedderLike
 
 MOST_SENTENCES = 80  # scored for one question; about 0.2 s of embedding on two cores
 SHORT_WORDS = 3  # a unit with fewer words says nothing on its own: a label, a page number
@@ -63,7 +63,7 @@ class Weights:
 WEIGHTS = Weights()
 
 
-def evidence(question: str, hits: Sequence[Hit], embedder: Embedder, weights: Weights = WEIGHTS) -> Evidence:
+def evidence(question: str, hits: Sequence[Hit], embedder: EmbedderLike, weights: Weights = WEIGHTS) -> Evidence:
     """What in `hits` could answer `question`, and whether it is enough."""
     units = [(number, start, end) for number, hit in enumerate(hits, 1) for start, end in units_of(hit)][:MOST_SENTENCES]
     if not units:

@@ -10,7 +10,7 @@ from rag.types import Hit
 from rag.words import words
 
 if TYPE_CHECKING:
-    from ingest.embed import Embedder
+    from ingest.embed import EmbedderLike
     from ingest.open import Index
     from ingest.types import Passage
 
@@ -19,7 +19,7 @@ SAME_WORDS = 0.95  # Jaccard overlap of word sets above which two passages with 
 FOLD_WINDOW = 4  # passages looked at for each one kept, when duplicates are folded
 
 
-def retrieve(question: str, index: Index, embedder: Embedder, keep: int, allowed: Set[int], pool: int = 100) -> list[Hit]:
+def retrieve(question: str, index: Index, embedder: EmbedderLike, keep: int, allowed: Set[int], pool: int = 100) -> list[Hit]:
     """The `keep` best hits for `question` among the documents `allowed`.
 
     Args:
@@ -32,8 +32,10 @@ def retrieve(question: str, index: Index, embedder: Embedder, keep: int, allowed
     if not allowed:
         return []
     pool = max(pool, 2 * keep)
-    by_words = index.catalog.search_keywords(question, pool, allowed)
-    by_meaning = index.search_vectors(embedder.questions([question])[0], pool, allowed)
+    everything = len(allowed) == sum(each.passages > 0 for each in index.catalog.documents())
+    by_words = index.catalog.search_keywords(question, pool, None if everything else allowed)
+    among = None if everything else index.catalog.passage_ids(allowed)
+    by_meaning = index.vectors.search(embedder.questions([question])[0], pool, among)
     scores = fuse([[passage for passage, _ in by_words], [passage for passage, _ in by_meaning]])
     similarity = dict(by_meaning)
     in_words = {passage for passage, _ in by_words}

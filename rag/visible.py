@@ -13,9 +13,9 @@ LOCAL = "local"  # the only user until accounts exist: sees everything
 
 
 def visible(user: str, index: Index) -> frozenset[int]:
-    """Ids of the readable documents `user` may see. Raises UnknownUser."""
+    """Ids of the documents with passages that `user` may see. Raises UnknownUser."""
     check_user(user)
-    return frozenset(each.id for each in index.catalog.documents() if each.status == "ready")
+    return frozenset(each.id for each in index.catalog.documents() if each.passages)
 
 
 def check_user(user: str) -> None:

@@ -18,7 +18,7 @@ from rag.types import Hit, Prompt, Sentence
 from rag.words import content
 
 if TYPE_CHECKING:
-    from rag.engine import LanguageModel
+    from rag.engine import Model
 
 WEIGHED = 6  # sentences that the model weighs; each costs one short reading
 OPINION = 0.0  # weight of the model's mean log-probability beside the evidence's log-odds; see docs/decisions.md
@@ -41,7 +41,7 @@ class Writing:
     most_tokens: int
 
 
-def write(writing: Writing, model: LanguageModel, should_stop: Callable[[], bool]) -> Iterator[Sentence]:
+def write(writing: Writing, model: Model, should_stop: Callable[[], bool]) -> Iterator[Sentence]:
     """Checked sentences in the order in which they are to be shown. Stops early when `should_stop()` is true."""
     if writing.level == "verbatim":
         yield from _quotes(_weighed(writing, model), writing.prompt.hits, writing.most_sentences)
@@ -49,7 +49,7 @@ def write(writing: Writing, model: LanguageModel, should_stop: Callable[[], bool
         yield from _written(writing, model, should_stop)
 
 
-def _weighed(writing: Writing, model: LanguageModel) -> list[Candidate]:
+def _weighed(writing: Writing, model: Model) -> list[Candidate]:
     """Candidates re-ordered by evidence and the model's opinion together."""
     candidates = list(writing.evidence.candidates)
     if not OPINION or len(candidates) < 2:
@@ -109,7 +109,7 @@ def _row(row: str, context: str) -> str:
     return "; ".join(cell for cell in cells if cell)
 
 
-def _written(writing: Writing, model: LanguageModel, should_stop: Callable[[], bool]) -> Iterator[Sentence]:
+def _written(writing: Writing, model: Model, should_stop: Callable[[], bool]) -> Iterator[Sentence]:
     hits, shown, failed = writing.prompt.hits, 0, 0
     worth = {(each.number, each.start): each.score for each in writing.evidence.candidates}
     best = writing.evidence.candidates[0].score
