@@ -1,0 +1,79 @@
+"""Stored pages → the retrieval everybody starts with, to be compared with: 180-word chunks, BM25 and vectors fused by rank.
+
+It reads the same parsed text and uses the same embedder as the index, so a difference is retrieval's alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import bm25s
+import numpy as np
+
+from evals.units import Span, StoredPage
+
+if TYPE_CHECKING:
+    from ingest.embed import Embedder
+
+CHUNK_WORDS = 180
+OVERLAP_WORDS = 40
+BM25_K1, BM25_B = 1.2, 0.75  # the usual values (Lucene's); words are lower-cased, neither stemmed nor stopped
+FUSION_RANK = 60  # reciprocal rank fusion's constant
+POOL = 1000  # chunks of each ranking that are fused
+WORD = re.compile(r"\w+")
+SPACED = re.compile(r"\S+")
+
+
+def chunks(page: StoredPage) -> list[Span]:
+    """Slices of 180 words, each beginning 140 words after the one before; they never cross a page."""
+    words = [match.span() for match in SPACED.finditer(page.text)]
+    spans = []
+    for first in range(0, len(words), CHUNK_WORDS - OVERLAP_WORDS):
+        last = min(first + CHUNK_WORDS, len(words))
+        spans.append(Span(page.document, page.number, words[first][0], words[last - 1][1]))
+        if last == len(words):
+            break
+    return spans
+
+
+class Baseline:
+    """Holds the chunks of some pages, their BM25 index and their vectors; the vectors are kept in `cache` between runs."""
+
+    def __init__(self, pages: Sequence[StoredPage], embedder: Embedder, cache: Path) -> None:
+        self._embedder = embedder
+        self.spans = [span for page in pages for span in chunks(page)]
+        texts = {(page.document, page.number): page.text for page in pages}
+        self._texts = [texts[span.document, span.page][span.start : span.end] for span in self.spans]
+        self._bm25 = bm25s.BM25(k1=BM25_K1, b=BM25_B)
+        self._bm25.index([WORD.findall(text.lower()) for text in self._texts], show_progress=False)
+        self._vectors = self._embedded(cache)
+
+    def search(self, question: str, keep: int, documents: frozenset[str] | None = None) -> list[Span]:
+        """The `keep` best chunks, best first, among `documents` (None: all)."""
+        known = [word for word in WORD.findall(question.lower()) if word in self._bm25.vocab_dict]
+        by_words = self._bm25.get_scores(known) if known else np.zeros(len(self.spans))
+        by_meaning = self._vectors @ self._embedder.questions([question])[0]
+        allowed = np.array([documents is None or span.document in documents for span in self.spans])
+        fused = np.zeros(len(self.spans))
+        for scores, there in ((by_words, allowed & (by_words > 0)), (by_meaning, allowed)):
+            order = np.argsort(-np.where(there, scores, -np.inf), kind="stable")[: min(POOL, int(there.sum()))]
+            fused[order] += 1 / (FUSION_RANK + 1 + np.arange(len(order)))
+        best = np.argsort(-fused, kind="stable")[:keep]
+        return [self.spans[at] for at in best if fused[at] > 0]
+
+    def _embedded(self, cache: Path) -> np.ndarray:
+        digest = hashlib.sha256("\0".join([self._embedder.name, *self._texts]).encode()).hexdigest()[:32]
+        path = cache / f"{digest}.npy"
+        if path.is_file():
+            kept: np.ndarray = np.load(path, allow_pickle=False)
+            return kept
+        vectors = np.asarray(self._embedder.passages(self._texts), dtype=np.float32)
+        cache.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".tmp.npy")
+        np.save(unfinished, vectors, allow_pickle=False)
+        unfinished.replace(path)
+        return vectors
