@@ -243,10 +243,10 @@ class Records:
             _one_of(status, STATUSES)
         with self._write() as sql:
             sql.execute(
-                "UPDATE messages SET text = coalesce(?1, text), status = coalesce(?2, status),"
-                " answer = CASE WHEN ?3 IS NULL OR ?3 = answer_id THEN coalesce(?4, answer) ELSE ?4 END,"
-                " answer_id = coalesce(?3, answer_id) WHERE id = ?5",
-                (text, status, answer_id, _json(answer), message),
+                "UPDATE messages SET text = coalesce(:text, text), status = coalesce(:status, status),"
+                " answer = CASE WHEN :answer_id IS NULL OR :answer_id = answer_id THEN coalesce(:answer, answer) ELSE :answer END,"
+                " answer_id = coalesce(:answer_id, answer_id) WHERE id = :id",
+                {"text": text, "status": status, "answer_id": answer_id, "answer": _json(answer), "id": message},
             )
             if answer_id is not None:
                 sql.execute("DELETE FROM feedback WHERE message = ?", (message,))

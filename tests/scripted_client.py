@@ -96,7 +96,7 @@ class ScriptedClient:
         self.fails: FootnoteError | None = None
         self.hold = False  # while true a running answer stays where it is
         self.running: dict[str, dict[str, Any]] = {}
-        self.job_state: dict[str, Any] = {"state": "idle"}
+        self.job_state: dict[str, Any] = {"state": "none", "files": [], "report": None}
         self._lock = threading.Lock()
 
     def start(self, wait_s: float) -> None:
@@ -107,8 +107,8 @@ class ScriptedClient:
 
     def collections(self) -> list[dict[str, Any]]:
         return [] if self.empty else [
-            {"name": "default", "documents": 2, "passages": 8, "version": "v000001", "refreshed": "2025-06-01T10:00:00+00:00"},
-            {"name": "legal", "documents": 1, "passages": 4, "version": "v000007", "refreshed": "2025-06-01T10:00:00+00:00"},
+            {"name": "default", "documents": 2, "passages": 8, "version": "v000001", "created": "2025-06-01T10:00:00+00:00"},
+            {"name": "legal", "documents": 1, "passages": 4, "version": "v000007", "created": "2025-06-01T10:00:00+00:00"},
         ]
 
     def documents(self, collection: str, user: str) -> list[dict[str, Any]]:
@@ -183,15 +183,17 @@ class ScriptedClient:
         self.removed.append(document)
 
     def refresh(self, collection: str) -> str:
+        failed = {"document": "salaries.pdf", "reason": "The file is encrypted.", "cure": "Save it without a password."}
         self.job_state = {
-            "state": "done", "finished": "2025-06-01T10:00:00+00:00",
+            "state": "done", "started": 1_750_000_000.0, "seconds": 3.2, "message": "", "cure": "", "done": 3, "total": 3,
+            "files": [
+                {"document": "new.md", "status": "added", "pages": 1, "passages": 2, "tables": 1, "warnings": ["1 picture was not read."]},
+                {"document": "handbook/leave.md", "status": "unchanged"},
+                {"status": "failed", **failed},
+            ],
             "report": {
-                "version": "v000002", "warnings": ["leave.md and leave old.md say nearly the same."], "seconds": 3.2, "passages": 9,
-                "files": [
-                    {"document": "new.md", "status": "added", "pages": 1, "passages": 2},
-                    {"document": "handbook/leave.md", "status": "unchanged"},
-                    {"document": "salaries.pdf", "status": "failed", "reason": "The file is encrypted.", "cure": "Save it without a password."},
-                ],
+                "version": "v000002", "added": 1, "changed": 0, "moved": 0, "removed": 0, "unchanged": 1, "failed": [failed],
+                "warnings": ["leave.md and leave old.md say nearly the same."], "passages": 9, "seconds": 3.2,
             },
         }
         return "j1"

@@ -17,7 +17,7 @@ HOW = {
 }
 STEPS = {"searching": "Searching the documents", "reading": "Reading the passages", "writing": "Writing"}
 SNIPPET_CHARS = 280  # of a nearest passage; two lines on a wide screen
-RUNNING = ("queued", "searching", "reading", "writing", "running")
+RUNNING = ("queued", "searching", "reading", "writing")
 
 
 def where(passage: dict[str, Any]) -> str:
@@ -93,7 +93,7 @@ def _source(passage: dict[str, Any], number: int, cited_numbers: set[int] | None
     return {
         "n": str(number),
         "name": name,
-        "page": "" if passage.get("page") is None else f"p. {passage['page']}",
+        "page": (passage.get("section") or "").rsplit(" › ", 1)[-1] if passage.get("page") is None else f"p. {passage['page']}",
         "where": where(passage),
         "snippet": snippet if len(snippet) <= SNIPPET_CHARS else snippet[:SNIPPET_CHARS].rsplit(" ", 1)[0] + "…",
         "used": True if cited_numbers is None else number in cited_numbers,

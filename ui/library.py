@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import posixpath
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import streamlit as st
@@ -15,7 +16,7 @@ from ui import parts, upload
 ROWS = 20  # documents on one page of the list; each costs the web process about a millisecond a click
 NAMES_SHOWN = 200  # of files in the report of a refresh; the rest is counted
 COLLECTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-STATUS = {"ready": "Ready", "failed": "Not read"}
+BUSY = ("waiting", "running")  # states of a refresh that is not over
 CHANGES = (("added", "Added"), ("changed", "Changed"), ("moved", "Moved"), ("removed", "Removed"), ("failed", "Not read"))
 
 
@@ -32,7 +33,7 @@ def page() -> None:
             parts.notice(*trouble)
         _header(collection, [each["name"] for each in collections], row)
         job = client.job(collection)
-        running = job.get("state") == "running"
+        running = job.get("state") in BUSY
         st.fragment(_job, run_every=1.0 if running else None)(collection, running)
         documents = client.documents(collection, parts.USER) if row.get("version") else []
         failed = [each for each in documents if each.get("status") == "failed"]
@@ -77,7 +78,7 @@ def _header(collection: str, names: list[str], row: dict[str, Any]) -> None:
     facts = [
         parts.count(int(row.get("documents") or 0), "document"),
         parts.count(int(row.get("passages") or 0), "passage"),
-        f"refreshed {parts.ago(row['refreshed'])}" if row.get("refreshed") else "",
+        f"changed {parts.ago(row['created'])}" if row.get("created") else "",
         str(row.get("version") or "not built yet"),
     ]
     parts.quiet(" · ".join(each for each in facts if each))
@@ -132,7 +133,7 @@ def _uploaded(collection: str) -> None:
 def _job(collection: str, was_running: bool) -> None:
     """What the refresh is doing now, or what the last one did; drawn again every second while one runs."""
     job = parts.backend().client.job(collection)
-    running = job.get("state") == "running"
+    running = job.get("state") in BUSY
     if running != was_running:
         st.rerun()
     if running:
@@ -174,11 +175,11 @@ def _files(files: list[dict[str, Any]], running: bool = False) -> None:
 
 def _report(report: dict[str, Any], job: dict[str, Any]) -> None:
     """The last refresh in one line, and its files when opened."""
-    files = report.get("files") or []
+    files = job.get("files") or []
     counts = {status: _count(report, files, status) for status, _ in CHANGES}
     said = [f"{number:,} {word.lower()}" for (status, word) in CHANGES if (number := counts[status])]
     seconds = report.get("seconds")
-    when = parts.ago(job.get("finished", ""))
+    when = parts.ago(datetime.fromtimestamp(job["started"] + job.get("seconds", 0), UTC).isoformat()) if job.get("started") else ""
     line = "Last refresh: " + (", ".join(said) or "nothing had changed") + (f" · {seconds:.1f} s" if seconds is not None else "") + (f" · {when}" if when else "")
     changed = [each for each in files if each.get("status") != "unchanged"]
     warnings = report.get("warnings") or []
@@ -269,14 +270,13 @@ def _detail(collection: str, document: dict[str, Any]) -> None:
             "Original", lambda: backend.client.original(collection, int(document["id"]))[1], key="download-this",
             file_name=posixpath.basename(document["document"]), on_click="ignore", icon=":material/download:",
         )
-        remove = st.button("Remove", key="remove-this", icon=":material/delete:")
+        remove = uploaded and st.button("Remove", key="remove-this", icon=":material/delete:")
+    if not uploaded:
+        parts.quiet("To remove it, delete the file in its folder and refresh the collection.")
     if remove:
         st.session_state["removing"] = document["id"]
     if st.session_state.get("removing") == document["id"]:
-        parts.notice(
-            "Remove it from the collection? Answers will no longer use it.",
-            "The uploaded copy is deleted." if uploaded else "The file itself stays in its folder. If it is still there at the next refresh, it comes back.",
-        )
+        parts.notice("Remove it from the collection? Answers will no longer use it.", "The uploaded copy is deleted.")
         if st.button("Yes, remove it", type="primary", key="remove-yes"):
             backend.client.remove(collection, document["document"])
             st.session_state.pop("removing", None)

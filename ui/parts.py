@@ -88,7 +88,13 @@ def upload_view(data: dict[str, Any], key: str, finished: Callable[[], None]) ->
 
 
 def style() -> None:
-    st.html(f"<style>{_asset('style.css')}</style>")
+    """What the theme cannot say. Its own colours are repeated as variables, because only components are given them."""
+    light, dark = (st.get_option(f"theme.{each}.backgroundColor") for each in ("light", "dark"))
+    variables = (
+        f":root {{ --fn-heading: {st.get_option('theme.headingFont')}; --fn-background: {light}; }}"
+        f" @media (prefers-color-scheme: dark) {{ :root {{ --fn-background: {dark}; }} }}"
+    )
+    st.html(f"<style>{variables}\n{_asset('style.css')}</style>")
 
 
 # notices
