@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--source", metavar="NAME", help="name of the folder in the collection (default: the folder's own name)")
     add("--index", metavar="DIR", help="folder of built indexes (default: indexes/)")
     add("--json", action="store_true", help="print the result as one JSON object")
+    add("--progress-json", action="store_true", help=argparse.SUPPRESS)  # for the engine: JSON lines on stderr
     add("--dry-run", action="store_true", help="say what would be done and do nothing")
     add("--no-prune", action="store_true", help="keep documents whose files are gone")
     add("--force", action="store_true", help="read every file anew, and allow mass removal or another embedder")
@@ -115,17 +116,21 @@ def _folders(options: argparse.Namespace) -> list[tuple[str, Path]]:
 
 
 def _ingest(options: argparse.Namespace, settings: Settings) -> int:
-    from ingest.refresh import refresh
+    from ingest.refresh import Progress, refresh
 
     before = ""
     with contextlib.suppress(FootnoteError):
         before = publish.current(settings.index, settings.collection).name
-    show = _progress(sys.stderr) if sys.stderr.isatty() else (lambda progress: None)
+    show = _json_progress if options.progress_json else _progress(sys.stderr) if sys.stderr.isatty() else (lambda progress: None)
     report = refresh(
         _folders(options), settings.collection, settings, prune=not options.no_prune, force=options.force, dry_run=options.dry_run,
         only=options.only, exclude=options.exclude, progress=show,
     )
-    if sys.stderr.isatty():
+    if options.progress_json:
+        for each in report.files:
+            if each.status not in ("unchanged", "failed"):
+                _json_progress(Progress("published", file=each))
+    elif sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     print(json.dumps(report_json(report), ensure_ascii=False) if options.json else report_text(report, options.dry_run))
     return 3 if report.count("failed") and report.version != before else 0
@@ -184,6 +189,10 @@ def _progress(stream: Any) -> Callable[[Any], None]:
             stream.flush()
 
     return show
+
+
+def _json_progress(progress: Any) -> None:
+    print(json.dumps(dataclasses.asdict(progress), ensure_ascii=False), file=sys.stderr, flush=True)
 
 
 def _complain(error: FootnoteError, as_json: bool) -> None:

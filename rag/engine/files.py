@@ -113,15 +113,15 @@ def quantise(source: Path, target: Path, quantisation: str = "Q4_0") -> None:
     parameters.allow_requantize = True  # the delivered file is quantised already
     parameters.nthread = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _scratch(target) as scratch:
+    with _Scratch(target) as scratch:
         code = llama_cpp.llama_model_quantize(str(source).encode(), str(scratch).encode(), ctypes.byref(parameters))
         if code != 0:
             raise _write_failed(target, f"llama.cpp could not convert {source.name} to {quantisation} (code {code}).")
         _sync(scratch)
-        os.replace(scratch, target)
+        scratch.replace(target)
 
 
-class _scratch:
+class _Scratch:
     """A name beside `target` for writing; what is left of it at the end is removed."""
 
     def __init__(self, target: Path) -> None:
@@ -192,10 +192,10 @@ def record(settings: Settings, key: str, entry: Mapping[str, Any]) -> None:
     settings.models.mkdir(parents=True, exist_ok=True)
     path = settings.models / REGISTER
     whole = {**register(settings), key: dict(entry)}
-    with _scratch(path) as scratch:
+    with _Scratch(path) as scratch:
         scratch.write_text(json.dumps(whole, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         _sync(scratch)
-        os.replace(scratch, path)
+        scratch.replace(path)
 
 
 def header(path: Path) -> int:

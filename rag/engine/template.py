@@ -53,7 +53,7 @@ def _rendered(template: str, messages: Sequence[Turn], bos: str, eos: str) -> li
         text = environment.from_string(template).render(
             messages=[{"role": turn.role, "content": mark} for turn, mark in zip(messages, marks, strict=True)],
             add_generation_prompt=True, bos_token=bos, eos_token=eos, tools=None, documents=None, enable_thinking=False,
-            raise_exception=_raise, strftime_now=lambda form: datetime.date.today().strftime(form),
+            raise_exception=_raise, strftime_now=lambda form: datetime.datetime.now().astimezone().strftime(form),
         )
     except jinja2.TemplateError as error:
         raise ModelMissing(f"The model's chat template cannot be read: {error}.", "Use another GGUF file of this model.") from None
