@@ -12,6 +12,7 @@ from typing import Any
 import config
 from errors import FootnoteError
 from evals.questions import HALVES, Question, half, read
+from evals.units import KINDS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,30 +30,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line's shape; docs/measuring.md is checked against it."""
-    top = argparse.ArgumentParser(prog="python -m evals", description="Measure retrieval and answers on questions with known answers.")
+    top = argparse.ArgumentParser(
+        prog="python -m evals", description="Measure retrieval and answers on questions with known answers."
+    )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    for name, run, summary in (
-        ("retrieval", _retrieval, "how well the passages that answer are found"),
-        ("run", _run, "how good whole answers are, through the code that people are served by"),
-    ):
-        made = _command(commands, name, run, summary)
-        made.add_argument("questions", type=Path, metavar="QUESTIONS.jsonl", help="questions with known answers")
-        made.add_argument("--docs", type=Path, metavar="FOLDER", help="index this folder first (kept apart from the app's collections)")
-        made.add_argument("--index", type=Path, metavar="DIR", help="folder of indexes")
-        made.add_argument("--collection", metavar="NAME", help="collection to ask")
-        made.add_argument("--half", choices=HALVES, default="all", help="the questions to choose with, to report on, or all (default)")
-        made.add_argument("--where", action="append", default=[], metavar="FIELD=TEXT", help="only questions whose field holds the text")
-        made.add_argument("--limit", type=_positive, metavar="N", help="only N questions, spread over the set")
-        made.add_argument("--unit", choices=("document", "page", "paragraph"), help="what counts as found (default: what the set names)")
-        made.add_argument("--page-slack", type=int, default=0, metavar="N", help="pages either side that count as right (default: 0)")
-        made.add_argument("--results", type=Path, metavar="DIR", help="where the result is kept (default: evals/results)")
-        made.add_argument("--json", action="store_true", help="print JSON instead of a table")
-        if name == "retrieval":
-            made.add_argument("--baseline", action="store_true", help="measure plain 180-word chunks, BM25 and vectors fused, beside it")
-        else:
-            made.add_argument("-k", dest="keep", type=_positive, metavar="N", help="passages in the prompt")
-            made.add_argument("--model", metavar="FILE", help="a GGUF model instead of the one in the settings")
-            made.add_argument("--level", choices=("verbatim", "compressed", "free"), help="how freely the model may word")
+    found = _command(commands, "retrieval", _retrieval, "how well the passages that answer are found")
+    answered = _command(commands, "run", _run, "how good whole answers are, through the code that people are served by")
+    for each in (found, answered):
+        each.add_argument("questions", type=Path, metavar="QUESTIONS.jsonl", help="questions with known answers")
+        each.add_argument("--docs", type=Path, metavar="FOLDER", help="index this folder first, apart from the app's collections")
+        each.add_argument("--index", type=Path, metavar="DIR", help="folder of indexes")
+        each.add_argument("--collection", metavar="NAME", help="collection to ask")
+        each.add_argument("--half", choices=HALVES, default="all", help="questions to choose with, to report on, or all")
+        each.add_argument("--where", action="append", default=[], metavar="FIELD=TEXT", help="only where the field holds TEXT")
+        each.add_argument("--limit", type=_positive, metavar="N", help="only N questions, spread over the set")
+        each.add_argument("--unit", choices=KINDS, help="what counts as found (default: what the set names)")
+        each.add_argument("--page-slack", type=int, default=0, metavar="N", help="pages either side that are right (default: 0)")
+        each.add_argument("--results", type=Path, metavar="DIR", help="where the result is kept (default: evals/results)")
+        each.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    found.add_argument("--baseline", action="store_true", help="measure 180-word chunks with BM25 and vectors fused beside it")
+    answered.add_argument("-k", dest="keep", type=_positive, metavar="N", help="passages in the prompt")
+    answered.add_argument("--model", metavar="FILE", help="a GGUF model instead of the one in the settings")
+    answered.add_argument("--level", choices=("verbatim", "compressed", "free"), help="how freely the model may word")
     compared = _command(commands, "compare", _compare, "two results of `run` or `retrieval`, question by question")
     compared.add_argument("before", type=Path, metavar="A.json", help="the earlier result")
     compared.add_argument("after", type=Path, metavar="B.json", help="the later result")
@@ -61,9 +60,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("output", type=Path, metavar="QUESTIONS.jsonl", help="file to write")
     made.add_argument("--index", type=Path, metavar="DIR", help="folder of indexes")
     made.add_argument("--collection", metavar="NAME", help="collection to make questions of")
-    made.add_argument("--count", type=_positive, default=200, metavar="N", help="questions that have an answer (default: %(default)s)")
-    made.add_argument("--unanswerable", type=float, default=0.25, metavar="SHARE", help="further ones without, as a share (default: %(default)s)")
-    made.add_argument("--foreign", metavar="NAME", help="collection whose questions this one cannot answer (default: other documents)")
+    made.add_argument("--count", type=_positive, default=200, metavar="N", help="questions with an answer (default: %(default)s)")
+    made.add_argument("--unanswerable", type=float, default=0.25, metavar="SHARE", help="as many without (default: %(default)s)")
+    made.add_argument("--foreign", metavar="NAME", help="collection to take those from (default: asked of other documents)")
     made.add_argument("--seed", type=int, default=0, metavar="N", help="another draw of the same size (default: %(default)s)")
     return top
 
@@ -122,9 +121,8 @@ def _run(chosen: argparse.Namespace) -> None:
     from rag.engine import open_model
 
     questions = _questions(chosen)
-    settings, collection = place(
-        config.load(model=chosen.model, model_level=chosen.level, keep_passages=chosen.keep), chosen.docs, chosen.index, chosen.collection
-    )
+    settings = config.load(model=chosen.model, model_level=chosen.level, keep_passages=chosen.keep)
+    settings, collection = place(settings, chosen.docs, chosen.index, chosen.collection)
     embedder = Embedder(settings)
     with opened(settings, collection, chosen.docs, embedder) as index:
         model = open_model(settings, say=_say)

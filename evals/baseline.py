@@ -6,22 +6,23 @@ It reads the same parsed text and uses the same embedder as the index, so a diff
 from __future__ import annotations
 
 import hashlib
+import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import bm25s
 import numpy as np
 
 from evals.units import Span, StoredPage
 
 if TYPE_CHECKING:
-    from ingest.embed import Embedder
+    from ingest.embed import EmbedderLike
 
 CHUNK_WORDS = 180
 OVERLAP_WORDS = 40
-BM25_K1, BM25_B = 1.2, 0.75  # the usual values (Lucene's); words are lower-cased, neither stemmed nor stopped
+BM25_K1, BM25_B = 1.2, 0.75  # Lucene's values; words are lower-cased, neither stemmed nor stopped
 FUSION_RANK = 60  # reciprocal rank fusion's constant
 POOL = 1000  # chunks of each ranking that are fused
 WORD = re.compile(r"\w+")
@@ -43,19 +44,17 @@ def chunks(page: StoredPage) -> list[Span]:
 class Baseline:
     """Holds the chunks of some pages, their BM25 index and their vectors; the vectors are kept in `cache` between runs."""
 
-    def __init__(self, pages: Sequence[StoredPage], embedder: Embedder, cache: Path) -> None:
+    def __init__(self, pages: Sequence[StoredPage], embedder: EmbedderLike, cache: Path) -> None:
         self._embedder = embedder
         self.spans = [span for page in pages for span in chunks(page)]
         texts = {(page.document, page.number): page.text for page in pages}
         self._texts = [texts[span.document, span.page][span.start : span.end] for span in self.spans]
-        self._bm25 = bm25s.BM25(k1=BM25_K1, b=BM25_B)
-        self._bm25.index([WORD.findall(text.lower()) for text in self._texts], show_progress=False)
+        self._words = _Words(self._texts)
         self._vectors = self._embedded(cache)
 
     def search(self, question: str, keep: int, documents: frozenset[str] | None = None) -> list[Span]:
         """The `keep` best chunks, best first, among `documents` (None: all)."""
-        known = [word for word in WORD.findall(question.lower()) if word in self._bm25.vocab_dict]
-        by_words = self._bm25.get_scores(known) if known else np.zeros(len(self.spans))
+        by_words = self._words.scores(question)
         by_meaning = self._vectors @ self._embedder.questions([question])[0]
         allowed = np.array([documents is None or span.document in documents for span in self.spans])
         fused = np.zeros(len(self.spans))
@@ -77,3 +76,31 @@ class Baseline:
         np.save(unfinished, vectors, allow_pickle=False)
         unfinished.replace(path)
         return vectors
+
+
+class _Words:
+    """BM25 over texts (Robertson and Zaragoza, 2009), with the never negative idf that Lucene uses."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        counts = [Counter(WORD.findall(text.lower())) for text in texts]
+        lengths = np.array([each.total() for each in counts], dtype=np.float64)
+        long = 1 - BM25_B + BM25_B * lengths / max(float(lengths.mean()) if len(lengths) else 1.0, 1.0)
+        postings: dict[str, list[tuple[int, int]]] = {}
+        for at, each in enumerate(counts):
+            for word, count in each.items():
+                postings.setdefault(word, []).append((at, count))
+        self._total = len(texts)
+        self._weights: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        for word, found in postings.items():
+            where, often = np.array(found).T
+            rarity = math.log(1 + (self._total - len(found) + 0.5) / (len(found) + 0.5))
+            self._weights[word] = where, rarity * often / (often + BM25_K1 * long[where])
+
+    def scores(self, question: str) -> np.ndarray:
+        """(texts,) scores; 0 where no word of the question stands."""
+        scores = np.zeros(self._total)
+        for word in WORD.findall(question.lower()):
+            if word in self._weights:
+                where, weights = self._weights[word]
+                scores[where] += weights
+        return scores

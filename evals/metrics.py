@@ -18,8 +18,8 @@ from evals.units import Unit
 RANKED = {"recall@1": R @ 1, "recall@5": R @ 5, "recall@10": R @ 10, "nDCG@10": nDCG @ 10, "MRR": RR}
 NUMBER_TOLERANCE = 0.01  # relative; filings round, and so do people
 SCALES = {
-    "thousand": 1e3, "k": 1e3, "million": 1e6, "millions": 1e6, "mn": 1e6, "m": 1e6, "billion": 1e9, "billions": 1e9, "bn": 1e9, "b": 1e9,
-    "trillion": 1e12,
+    "thousand": 1e3, "k": 1e3, "million": 1e6, "millions": 1e6, "mn": 1e6, "m": 1e6,
+    "billion": 1e9, "billions": 1e9, "bn": 1e9, "b": 1e9, "trillion": 1e12,
 }
 NUMBER = re.compile(
     r"(?P<open>\()?(?P<sign>[-−–])?\s?[$€£¥]?\s?(?<![\w.,])(?P<digits>\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)(?P<close>\))?"
@@ -57,7 +57,8 @@ def exact_match(shown: str, answers: Sequence[str]) -> float:
 
 def f1(shown: str, answers: Sequence[str]) -> float:
     """Best overlap of words with one of `answers`: the harmonic mean of the shares of both that are common."""
-    return max((_f1(normalised(shown).split(), normalised(each).split()) for each in answers), default=float(not normalised(shown)))
+    given = normalised(shown).split()
+    return max((_f1(given, normalised(each).split()) for each in answers), default=float(not given))
 
 
 def contains(shown: str, answers: Sequence[str]) -> float:
@@ -74,7 +75,7 @@ def word_recall(shown: str, answers: Sequence[str]) -> float:
 
 
 def numbers(text: str) -> list[float]:
-    """The amounts in `text`: thousands separators gone, "million" multiplied out, (12) negative, years and lone list marks left out."""
+    """The amounts in `text`: thousands separators gone, "million" multiplied out, (12) negative, years left out."""
     found = []
     for match in NUMBER.finditer(text):
         digits = match["digits"]
@@ -87,10 +88,10 @@ def numbers(text: str) -> list[float]:
 
 
 def number_verdict(shown: str, answers: Sequence[str]) -> str:
-    """"right" where the first amount of an answer is among those shown, within 1 %; "wrong" where only others are shown; else "none".
+    """"right" where the first amount of an answer is shown, within 1 %; "wrong" where only others are; "none" where no amount is.
 
-    A filing's table states millions without saying so beside each number, so a factor of a thousand, million or billion is allowed.
-    "" where no answer states an amount.
+    A filing's table states millions without saying so beside each number: a factor of a thousand, million or billion is
+    allowed, and signs are not compared. "" where no answer states an amount.
     """
     wanted = [found[0] for each in answers if (found := numbers(each))]
     if not wanted:
@@ -114,7 +115,7 @@ def _f1(given: Sequence[str], wanted: Sequence[str]) -> float:
 
 
 def citation_scores(cited: Iterable[frozenset[Unit]], golds: Sequence[frozenset[Unit]]) -> tuple[float, float, float] | None:
-    """Precision (citations that stand for a gold), recall (golds that were cited), and 1 where any was; None without citations."""
+    """Precision (citations that stand for a gold), recall (golds cited), and 1 where any was; None without citations."""
     cited = list(cited)
     if not cited or not golds:
         return None

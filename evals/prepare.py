@@ -25,7 +25,7 @@ def folder_name(docs: Path) -> str:
 
 
 def place(settings: Settings, docs: Path | None, index: Path | None, collection: str | None) -> tuple[Settings, str]:
-    """Where the index of an evaluation lies and its collection. Folders named with --docs go beside the app's indexes, not among them."""
+    """Where the index of an evaluation lies, and its collection. A folder given with --docs stays apart from the app's indexes."""
     if docs is None:
         where = index or settings.index
         return dataclasses.replace(settings, index=where), collection or settings.collection
@@ -41,7 +41,8 @@ def opened(settings: Settings, collection: str, docs: Path | None, embedder: Emb
         report = refresh([(folder_name(docs), docs)], collection, settings, embedder=lambda: embedder)
         failed = [each for each in report.files if each.status == "failed"]
         if failed:
-            print(f"{len(failed)} of {len(report.files)} files could not be read: {failed[0].document} – {failed[0].reason}", file=sys.stderr)
+            first = f"{failed[0].document} – {failed[0].reason}"
+            print(f"{len(failed)} of {len(report.files)} files could not be read, the first: {first}", file=sys.stderr)
     index = open_index(settings.index, collection, embedder.name)
     try:
         yield index

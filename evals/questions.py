@@ -12,6 +12,7 @@ from typing import Any
 from errors import UsageError
 
 HALVES = ("tune", "report", "all")
+FIELDS = "docs/measuring.md says which fields a question has."
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +59,9 @@ def read(path: Path, where: Sequence[str] = ()) -> list[Question]:
             if all(value in str(fields.get(name, "")) for name, value in wanted):
                 questions.append(_question(fields, f"line {number}"))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise UsageError(f"{path}, line {number} is no question: {error!r}.", "See docs/measuring.md for the fields.") from None
+            raise UsageError(f"{path}, line {number} is no question: {error!r}.", FIELDS) from None
     if not questions:
-        raise UsageError(f"{path} holds no question{' that fits --where' if where else ''}.", "See docs/measuring.md for the fields.")
+        raise UsageError(f"{path} holds no question{' that fits --where' if where else ''}.", FIELDS)
     return questions
 
 

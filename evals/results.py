@@ -21,11 +21,10 @@ FORMAT = 1
 def commit() -> str:
     """The short hash of the checkout, with "+" where files differ from it; "unknown" outside a checkout."""
     try:
-        short = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True)
-        dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True)
+        short, changed = _git("rev-parse", "--short=12", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return short.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+    return short + ("+" if changed else "")
 
 
 def settings_json(settings: Settings) -> dict[str, Any]:
@@ -41,7 +40,7 @@ def settings_json(settings: Settings) -> dict[str, Any]:
 
 def save(kind: str, name: str, body: Mapping[str, Any], settings: Settings, folder: Path | None = None) -> Path:
     """Writes one result beside the others and returns its path: results/20250304-101500-retrieval-handbook.json."""
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     where = folder or FOLDER
     where.mkdir(parents=True, exist_ok=True)
     head = {
@@ -71,6 +70,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     widths = [max(len(line[at]) for line in lines) for at in range(len(head))]
     made = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines]
     return "\n".join([made[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *made[1:]])
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()
 
 
 def _plain(value: object) -> object:

@@ -1,4 +1,4 @@
-"""Questions and an index → how well the app's own retrieval finds the units that answer, beside a plain baseline in the same run."""
+"""Questions and an index → how well the app's own retrieval finds what answers them, beside a plain baseline in the same run."""
 
 from __future__ import annotations
 

@@ -25,6 +25,24 @@ from rag.types import Answer, Turn
 WORDING = ("exact", "f1", "contains", "word_recall", "number_right", "number_wrong")
 CITING = ("gold_in_passages", "citation_precision", "citation_recall", "cited_gold")
 HOW = ("quoted", "shortened", "written")
+LABELS = {
+    "exact": "answer is a gold answer (exact match)",
+    "f1": "F1 of words",
+    "contains": "a gold answer stands in it",
+    "word_recall": "share of a gold answer's words shown",
+    "number_right": "amount right, ± 1 %",
+    "number_wrong": "wrong amount stated",
+    "gold_in_passages": "gold place among the passages",
+    "citation_precision": "citations that point to a gold place",
+    "citation_recall": "gold places cited",
+    "cited_gold": "a gold place is cited",
+    "refused_wrongly": "answerable, but refused",
+    "refused_rightly": "unanswerable, refused",
+    "right_or_refused": "right answer or right refusal",
+}
+SPEEDS = {
+    "seconds": "seconds an answer", "first_sentence_s": "seconds to the first sentence", "cpu_s": "CPU seconds an answer",
+}
 
 
 def _quiet(_: str) -> None:
@@ -73,7 +91,10 @@ def score(question: Question, answer: Answer, units: Units, slack: int, index: I
         "found": answer.found, "answer": shown, "gold": list(question.answers),
         "how": [each.how for each in answer.sentences],
         "citations": [
-            {"document": each.passage.document, "page": each.passage.page, "start": each.start, "end": each.end, "quote": each.quote}
+            {
+                "document": each.passage.document, "page": each.passage.page, "start": each.start, "end": each.end,
+                "quote": each.quote,
+            }
             for each in answer.citations
         ],
         "quotes_wrong": wrong_quotes(answer, index),
@@ -124,7 +145,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "refused_rightly_by_kind": {
             kind: interval([float(not each["found"]) for each in unanswerable if each["kind"] == kind]) for kind in kinds
         },
-        "right_or_refused": interval([float(_right(each)) for each in rows if not each["answerable"] or each["contains"] is not None]),
+        "right_or_refused": interval([float(_right(each)) for each in rows if _judged(each)]),
         "sentences": {how: sentences.count(how) for how in HOW},
         "citations": sum(len(each["citations"]) for each in rows),
         "quotes_wrong": sum(each["quotes_wrong"] for each in rows),
@@ -136,23 +157,20 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def text(scores: dict[str, Any]) -> str:
     """The summary as a table."""
-    labels = {
-        "exact": "answer is a gold answer (exact match)", "f1": "F1 of words", "contains": "a gold answer stands in it",
-        "word_recall": "share of a gold answer's words shown", "number_right": "amount right, ± 1 %", "number_wrong": "wrong amount stated",
-        "gold_in_passages": "gold place among the passages", "citation_precision": "citations that point to a gold place",
-        "citation_recall": "gold places cited", "cited_gold": "a gold place is cited",
-        "refused_wrongly": "answerable, but refused", "refused_rightly": "unanswerable, refused", "right_or_refused": "right answer or right refusal",
-    }
-    rows: list[tuple[object, ...]] = [(label, scores[name], scores[name].n) for name, label in labels.items() if scores[name].n]
+    rows: list[tuple[object, ...]] = [(label, scores[name], scores[name].n) for name, label in LABELS.items() if scores[name].n]
     rows += [(f"  of kind {kind}", found, found.n) for kind, found in scores["refused_rightly_by_kind"].items()]
     total = sum(scores["sentences"].values()) or 1
     rows += [(f"sentences {how}", f"{count / total:.2f}", count) for how, count in scores["sentences"].items()]
     rows.append(("quotes that differ from the stored text", scores["quotes_wrong"], scores["citations"]))
-    for name, label in (("seconds", "seconds an answer"), ("first_sentence_s", "seconds to the first sentence"), ("cpu_s", "CPU seconds an answer")):
+    for name, label in SPEEDS.items():
         spread = scores[name]
         if spread["n"]:
             rows.append((f"{label}, p50 / p95", f"{spread['p50']:.2f} / {spread['p95']:.2f}", spread["n"]))
     return table(("", "mean [95 % interval]", "of"), rows)
+
+
+def _judged(row: dict[str, Any]) -> bool:
+    return not row["answerable"] or row["contains"] is not None
 
 
 def _right(row: dict[str, Any]) -> bool:

@@ -51,8 +51,8 @@ def test_a_question_set_in_the_agreed_form_is_read(tmp_path: Path) -> None:
     """Golds, several answers, a scoped question's document and unanswerable lines survive reading."""
     lines = [
         {"id": "a", "question": "How long?", "answer": "Two weeks", "answerable": True, "gold": [{"doc": "x.pdf", "page": 3}]},
-        {"id": "b", "question": "Who?", "answers": ["Ann", "Ann Lee"], "gold": [{"doc": "y.md", "text": "Ann Lee."}], "scoped": True},
-        {"id": "c", "question": "Why?", "answer": None, "answerable": False, "gold": [], "kind": "off_topic", "related_doc": "y.md"},
+        {"id": "b", "question": "Who?", "answers": ["Ann", "Ann Lee"], "gold": [{"doc": "y.md", "text": "Ann."}], "scoped": True},
+        {"id": "c", "question": "Why?", "answerable": False, "gold": [], "kind": "off_topic", "related_doc": "y.md"},
     ]
     path = tmp_path / "q.jsonl"
     path.write_text("\n".join(json.dumps(each) for each in lines) + "\n\n", encoding="utf-8")
@@ -117,7 +117,12 @@ def test_nothing_scored_is_no_zero() -> None:
 # units
 
 
-PARAGRAPHS = "Title\n\nThe red fox jumps over the lazy dog today.\n\nA second paragraph speaks of ships, sails and harbours.\n\nThe end of it all."
+PARAGRAPHS = "\n\n".join((
+    "Title",
+    "The red fox jumps over the lazy dog today.",
+    "A second paragraph speaks of ships, sails and harbours.",
+    "The end of it all.",
+))
 
 
 def test_pages_are_the_unit_where_the_set_names_pages() -> None:
