@@ -11,14 +11,10 @@ import logging.handlers
 import secrets
 import threading
 import time
-from typing import TYPE_CHECKING
-
 import config
 from errors import FootnoteError
+from rag.client import Client
 from records import Records
-
-if TYPE_CHECKING:
-    from rag.client import Client
 
 START_SECONDS = 120.0  # a first start converts the bundled model; on two busy cores that took half a minute
 LOG_BYTES = 1_000_000  # of one log file; three are kept
@@ -48,6 +44,13 @@ class Backend:
             self._thread = threading.Thread(target=self._start, name="engine start", daemon=True)
             self._thread.start()
 
+    def stage(self) -> str:
+        """What the engine says it is doing while it starts, "" where it does not say anything yet."""
+        try:
+            return str(self.client.health().get("stage", ""))
+        except FootnoteError:
+            return ""
+
     def _start(self) -> None:
         try:
             self.client.start(START_SECONDS)
@@ -71,8 +74,6 @@ def shared() -> Backend:
     global _shared
     with _lock:
         if _shared is None:
-            from rag.client import Client
-
             settings = config.load()
             keep_log(settings)
             _shared = Backend(settings, Client(settings), Records(settings.records))

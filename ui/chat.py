@@ -180,7 +180,8 @@ def _messages(conversation: Conversation, messages: list[Message], scope: Scope)
         elif message.status == "writing":
             st.fragment(_running, run_every=parts.POLL_SECONDS)(conversation, message, int(scope.row.get("documents") or 0))
         else:
-            _finished(conversation, message)
+            # a fragment like the running one: in the same place of the page, so that the answer is not drawn anew when it ends
+            st.fragment(_finished)(conversation, message)
             question = messages[number - 1].text if number and messages[number - 1].role == "user" else ""
             with st.container(key=f"actions-{message.id}", horizontal=True, vertical_alignment="center", gap="small"):
                 if message.answer:
@@ -197,6 +198,7 @@ def _messages(conversation: Conversation, messages: list[Message], scope: Scope)
             _reason(message, said.get(message.id))
 
 
+@parts.edge
 def _finished(conversation: Conversation, message: Message) -> None:
     answer = message.answer
     opened = source.opened(message.id)
@@ -205,10 +207,11 @@ def _finished(conversation: Conversation, message: Message) -> None:
         parts.answer_view(data, f"answer-{message.id}", lambda _: None)
         return
     sentences, passages = shape.cited(answer), answer.get("passages", [])
-    parts.answer_view(
-        shape.drawn(passages=passages, sentences=sentences, answer=answer, opened=opened), f"answer-{message.id}",
-        lambda clicked: source.choose(conversation, message.id, passages, sentences, clicked),
-    )
+    data = shape.drawn(passages=passages, sentences=sentences, answer=answer, opened=opened)
+    if parts.answer_view(
+        data, f"answer-{message.id}", lambda clicked: source.choose(conversation, message.id, passages, sentences, clicked)
+    ):
+        st.rerun()
 
 
 def _trouble(message: Message) -> dict[str, str]:
@@ -219,6 +222,7 @@ def _trouble(message: Message) -> dict[str, str]:
     return {"message": message.text or "This answer was not finished.", "cure": "Ask again."}
 
 
+@parts.edge
 def _running(conversation: Conversation, message: Message, documents: int) -> None:
     """Draw what there is of a running answer; drawn again every POLL_SECONDS until it is finished."""
     backend = parts.backend()

@@ -46,7 +46,7 @@ def _starting() -> None:
     parts.show(
         '<div class="fn-welcome" role="status"><h1>Starting the engine…</h1>'
         "<p>The models are being loaded. This takes a few seconds, the very first time up to a minute. "
-        'The page goes on by itself.</p><div class="fn-bar"></div></div>'
+        f'The page goes on by itself.</p><div class="fn-bar"></div><p class="fn-quiet">{parts.escape(backend.stage())}</p></div>'
     )
 
 

@@ -18,6 +18,7 @@ NAMES_SHOWN = 200  # of files in the report of a refresh; the rest is counted
 COLLECTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 BUSY = ("waiting", "running")  # states of a refresh that is not over
 CHANGES = (("added", "Added"), ("changed", "Changed"), ("moved", "Moved"), ("removed", "Removed"), ("failed", "Not read"))
+WORDS = dict(CHANGES) | {"unchanged": "Unchanged"}
 
 
 @parts.edge
@@ -155,6 +156,7 @@ def _files(files: list[dict[str, Any]], running: bool = False) -> None:
     rows = []
     for each in shown:
         what = parts.escape(each.get("status", ""))
+        word = parts.escape(WORDS.get(each.get("status", ""), each.get("status", "")))
         facts = " · ".join(
             fact for fact in (
                 parts.count(each["pages"], "page") if each.get("pages") else "",
@@ -166,7 +168,7 @@ def _files(files: list[dict[str, Any]], running: bool = False) -> None:
         )
         why = " ".join(part for part in (each.get("reason", ""), each.get("cure", "")) if part)
         below = f'<span class="fn-quiet">{parts.escape(why or facts)}</span>' if why or facts else ""
-        rows.append(f'<li><span class="fn-name">{parts.escape(each["document"])}</span><span class="fn-tag fn-{what}">{what}</span>{below}</li>')
+        rows.append(f'<li><span class="fn-name">{parts.escape(each["document"])}</span><span class="fn-tag fn-{what}">{word}</span>{below}</li>')
     if rows:
         more = len(files) - len(shown)
         rest = f'<p class="fn-quiet">and {more:,} more</p>' if more > 0 and not running else ""
@@ -223,7 +225,7 @@ def _documents(collection: str, documents: list[dict[str, Any]]) -> None:
             with st.container(key=f"row-{each['id']}", horizontal=True, vertical_alignment="center", gap="small", wrap=False):
                 if st.button(parts.plain(each["document"]), key=f"document-{each['id']}", type="tertiary", width="stretch", wrap=False):
                     _details(collection, each)
-                parts.show(f'<span class="fn-facts">{parts.escape(_facts(each))}</span>')
+                st.html(f'<span class="fn-facts">{parts.escape(_facts(each))}</span>', width="content")
 
 
 def _facts(document: dict[str, Any]) -> str:
@@ -238,15 +240,15 @@ def _facts(document: dict[str, Any]) -> str:
     )
 
 
-@st.dialog("Document", width="large")
 def _details(collection: str, document: dict[str, Any]) -> None:
-    _detail(collection, document)
+    st.dialog(parts.plain(posixpath.basename(document["document"])), width="medium")(_detail)(collection, document)
 
 
 @parts.edge
 def _detail(collection: str, document: dict[str, Any]) -> None:
     backend = parts.backend()
     facts = {
+        "Name": document["document"],
         "Title": document.get("title", ""),
         "Format": document.get("kind", ""),
         "Date in the document": document.get("date") or "none stated",
@@ -257,7 +259,7 @@ def _detail(collection: str, document: dict[str, Any]) -> None:
         "Source": document.get("source", ""),
     }
     rows = "".join(f"<dt>{name}</dt><dd>{parts.escape(value)}</dd>" for name, value in facts.items() if value)
-    parts.show(f'<h3 class="fn-source-title">{parts.escape(document["document"])}</h3><dl class="fn-list">{rows}</dl>')
+    parts.show(f'<dl class="fn-list">{rows}</dl>')
     for warning in document.get("warnings") or ():
         parts.notice(warning)
     uploaded = document.get("source") == "uploads"

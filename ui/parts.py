@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import html
+import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -65,6 +66,11 @@ def _component(name: str) -> Any:
     return st.components.v2.component(f"footnote_{name}", css=_asset(f"{name}.css"), js=_asset(f"{name}.js"))
 
 
+def _packed(data: dict[str, Any]) -> bytes:
+    """As bytes, because Streamlit loads pandas to look for tables in anything else."""
+    return json.dumps(data, ensure_ascii=False).encode()
+
+
 def answer_view(data: dict[str, Any], key: str, clicked: Callable[[dict[str, Any]], None]) -> bool:
     """Draw an answer (`ui.answer.drawn`); `clicked` hears which source was opened. True in the run after a click."""
 
@@ -74,17 +80,17 @@ def answer_view(data: dict[str, Any], key: str, clicked: Callable[[dict[str, Any
         if isinstance(opened, dict):
             clicked(opened)
 
-    return bool(_component("answer")(key=key, data=data, on_opened_change=on_opened_change).get("opened"))
+    return bool(_component("answer")(key=key, data=_packed(data), on_opened_change=on_opened_change).get("opened"))
 
 
 def page_view(data: dict[str, Any], key: str) -> None:
     """Draw a page's text (`ui.page_text.blocks`)."""
-    _component("page")(key=key, data=data)
+    _component("page")(key=key, data=_packed(data))
 
 
 def upload_view(data: dict[str, Any], key: str, finished: Callable[[], None]) -> None:
     """The place to drop files and folders; `finished` is called when every chosen file has been sent or refused."""
-    _component("upload")(key=key, data=data, on_finished_change=finished)
+    _component("upload")(key=key, data=_packed(data), on_finished_change=finished)
 
 
 def style() -> None:

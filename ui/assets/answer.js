@@ -1,7 +1,8 @@
 // One answer → its sources, sentences with [n] buttons, and the line that says how it was made.
 // Everything that comes from documents or a model is set as textContent: markup in it stays text.
 
-export default function ({ data, parentElement, setTriggerValue }) {
+export default function ({ data: packed, parentElement, setTriggerValue }) {
+  const data = JSON.parse(new TextDecoder().decode(packed));
   const host = parentElement.querySelector(".answer") ?? parentElement.appendChild(make("div", "answer"));
   const open = (what) => setTriggerValue("opened", what);
   part(host, "step", data.step, () => step(data.step));

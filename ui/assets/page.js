@@ -1,6 +1,7 @@
 // The text of a page as blocks → headings, paragraphs, tables, with the quoted words marked and scrolled to.
 
-export default function ({ data, parentElement }) {
+export default function ({ data: packed, parentElement }) {
+  const data = JSON.parse(new TextDecoder().decode(packed));
   const host = parentElement.querySelector(".page") ?? parentElement.appendChild(make("div", "page"));
   const seen = JSON.stringify(data);
   if (host.dataset.seen === seen) return;

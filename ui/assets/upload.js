@@ -3,7 +3,8 @@
 const AT_ONCE = 2; // requests on their way; more only share the same disk
 const SKIPPED = /(^|\/)(\.|~\$|node_modules\/|__pycache__\/|Thumbs\.db$)/; // what a scan of a folder skips, too
 
-export default function ({ data, parentElement, setTriggerValue }) {
+export default function ({ data: packed, parentElement, setTriggerValue }) {
+  const data = JSON.parse(new TextDecoder().decode(packed));
   let host = parentElement.querySelector(".upload");
   if (!host) {
     host = build(parentElement.appendChild(make("div", "upload")));
