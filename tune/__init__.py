@@ -1,0 +1,1 @@
+"""Question–passage–answer triples → small models that are loaded only if they score better."""
