@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ingest.sentences import sentences
+from ingest.sentences import is_row, sentences
+from rag.rows import is_header, readable
 from rag.types import Hit
 from rag.words import words
 
@@ -94,7 +95,7 @@ def units_of(hit: Hit) -> list[tuple[int, int]]:
     units = []
     for at, (start, end) in enumerate(spans):
         text = passage.text[start:end]
-        if text.strip("# *").casefold() in headings or _is_rule(text):
+        if text.strip("# *").casefold() in headings or _is_rule(text) or is_header(passage.text, start, end, passage.context):
             continue
         if LEAD.search(text):
             stop, count = end, 0
@@ -128,7 +129,9 @@ def _is_rule(text: str) -> bool:
 def _with_topic(hit: Hit, start: int, end: int) -> str:
     """The sentence with the last heading above it, which often names what "it" is."""
     topic = hit.passage.section.rpartition("›")[2].strip() or hit.passage.title
-    return f"{topic}: {hit.passage.text[start:end]}"
+    text = hit.passage.text
+    said = readable(text, start, end, hit.passage.context) if is_row(text, start, end) else text[start:end]
+    return f"{topic}: {said}"
 
 
 def _weights_of(question: str, hits: Sequence[Hit]) -> dict[str, float]:

@@ -14,6 +14,7 @@ from ingest.sentences import is_row, sentences
 from rag.cite import citation, strip_markers, support
 from rag.evidence import Candidate, Evidence, leans_back
 from rag.prompt import NOT_FOUND
+from rag.rows import readable
 from rag.types import Hit, Prompt, Sentence
 from rag.words import content
 
@@ -85,7 +86,7 @@ def quoted(hit: Hit, number: int, start: int, end: int) -> Sentence:
     """The sentence text[start:end] of a passage as an answer: its own words; a table row with its column names."""
     cited = citation(hit, number, start, end)
     text = hit.passage.text
-    shown = _row(text[start:end], hit.passage.context) if is_row(text, start, end) else " ".join(cited.quote.split())
+    shown = readable(text, start, end, hit.passage.context) if is_row(text, start, end) else " ".join(cited.quote.split())
     return Sentence(shown, (cited,), "quoted")
 
 
@@ -97,16 +98,6 @@ def _with_antecedent(candidate: Candidate, hit: Hit) -> tuple[int, int]:
         if before and "\n\n" not in text[before[-1][1] : candidate.start] and not is_row(text, *before[-1]):
             return before[-1][0], candidate.end
     return candidate.start, candidate.end
-
-
-def _row(row: str, context: str) -> str:
-    """`| Berlin | 120 |` under `| City | Limit |` → "City: Berlin; Limit: 120". Other rows with their bars taken off."""
-    cells = [cell.strip() for cell in row.strip().strip("|").split("|")]
-    headers = [line for line in context.splitlines() if line.startswith("|")]
-    names = [cell.strip() for cell in headers[-1].strip().strip("|").split("|")] if headers else []
-    if len(names) == len(cells):
-        return "; ".join(f"{name}: {cell}" if name else cell for name, cell in zip(names, cells, strict=True) if cell)
-    return "; ".join(cell for cell in cells if cell)
 
 
 def _written(writing: Writing, model: Model, should_stop: Callable[[], bool]) -> Iterator[Sentence]:
