@@ -386,20 +386,23 @@ def _scan(text: Text) -> bytes:
     down = 130
     for block in text.blocks:
         bold = isinstance(block, Heading)
-        font = ImageFont.truetype(str(fonts / ("VeraBd.ttf" if bold else "Vera.ttf")), 34 if bold else 24)
+        font = ImageFont.truetype(str(fonts / ("VeraBd.ttf" if bold else "Vera.ttf")), 36 if bold else 30)
         match block:
             case Heading(_, words) | Paragraph(words):
-                lines = textwrap.wrap(words, 44 if bold else 68)
+                lines = textwrap.wrap(words, 40 if bold else 50)
             case Bullets(items):
-                lines = [line for item in items for line in textwrap.wrap("- " + item, 68, subsequent_indent="  ")]
+                lines = [line for item in items for line in textwrap.wrap("- " + item, 50, subsequent_indent="  ")]
             case Grid(rows):
                 lines = ["   ".join(row) for row in rows]
         for line in lines:
-            draw.text((120, down), line, font=font, fill=40)
-            down += 48 if bold else 36
+            across = 120.0
+            for word in line.split():  # spaces as wide as a typewriter's: a reader of pictures loses narrow ones
+                draw.text((across, down), word, font=font, fill=40)
+                across += draw.textlength(word, font=font) + 16
+            down += 54 if bold else 45
         down += 24
-    page = page.rotate(0.5, fillcolor=240, resample=Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(0.6))
-    for _ in range(2500):
+    page = page.rotate(0.4, fillcolor=240, resample=Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(0.6))
+    for _ in range(1500):
         page.putpixel((dice.randrange(wide), dice.randrange(high)), dice.randrange(90, 235))
     picture = io.BytesIO()
     page.save(picture, "JPEG", quality=62)
