@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MOST_SENTENCES = 80  # scored for one question; about 0.2 s of embedding on two cores
 SHORT_WORDS = 3  # a unit with fewer words says nothing on its own: a label, a page number
+LABEL_WORDS = 9  # a longer line without a full stop may still be a statement
 LIST_WORDS = 60  # words a list may add to the line that opens it
 LEAD = re.compile(r"[:：]\s*$")
 ITEM = re.compile(r"\s*(?:[-•*▪◦‣]|\d{1,2}[.)])\s")
@@ -95,7 +96,7 @@ def units_of(hit: Hit) -> list[tuple[int, int]]:
     units = []
     for at, (start, end) in enumerate(spans):
         text = passage.text[start:end]
-        if text.strip("# *").casefold() in headings or _is_rule(text) or is_header(passage.text, start, end, passage.context):
+        if text.strip("# *").casefold() in headings or _is_label(passage.text, start, end) or is_header(passage.text, start, end, passage.context):
             continue
         if LEAD.search(text):
             stop, count = end, 0
@@ -122,8 +123,14 @@ def _is_item(text: str, start: int) -> bool:
     return ITEM.match(text, text.rfind("\n", 0, start) + 1) is not None
 
 
-def _is_rule(text: str) -> bool:
-    return not any(character.isalnum() for character in text)
+def _is_label(text: str, start: int, end: int) -> bool:
+    """A rule, or a short paragraph without a full stop, a number or a colon: a heading that the page does not mark as one."""
+    unit = text[start:end]
+    if not any(character.isalnum() for character in unit):
+        return True
+    alone = text[:start].rstrip(" ").endswith("\n\n") or not text[:start].strip()
+    alone = alone and (text[end:].lstrip(" ").startswith("\n\n") or not text[end:].strip())
+    return alone and len(unit.split()) <= LABEL_WORDS and not any(each.isdigit() or each in ".!?:;。！？：" for each in unit)
 
 
 def _with_topic(hit: Hit, start: int, end: int) -> str:
