@@ -107,8 +107,8 @@ class ScriptedClient:
 
     def collections(self) -> list[dict[str, Any]]:
         return [] if self.empty else [
-            {"name": "default", "documents": 2, "passages": 8, "version": "v000001", "created": "2025-06-01T10:00:00+00:00"},
-            {"name": "legal", "documents": 1, "passages": 4, "version": "v000007", "created": "2025-06-01T10:00:00+00:00"},
+            {"name": "default", "documents": 2, "passages": 8, "version": "v000001", "refreshed": "2025-06-01T10:00:00+00:00"},
+            {"name": "legal", "documents": 1, "passages": 4, "version": "v000007", "refreshed": "2025-06-01T10:00:00+00:00"},
         ]
 
     def documents(self, collection: str, user: str) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ Plain functions over the dictionaries of rag.types (`Answer.as_json`, `Hit.as_js
 from __future__ import annotations
 
 import posixpath
+import re
 from typing import Any
 
 NOT_FOUND = "The documents do not say"
@@ -28,15 +29,19 @@ def where(passage: dict[str, Any]) -> str:
 
 def drawn(
     *, passages: list[dict[str, Any]], sentences: list[dict[str, Any]], answer: dict[str, Any] | None = None,
-    step: str = "", trouble: dict[str, str] | None = None, opened: str = "",
+    step: str = "", trouble: dict[str, str] | None = None, opened: str = "", arrive: str = "",
 ) -> dict[str, Any]:
-    """What the answer component is given. `sentences` as `cited` returns them; `answer` once it is complete."""
+    """What the answer component is given. `sentences` as `cited` returns them; `answer` once it is complete.
+
+    `arrive` names the newest answer of a conversation: the browser brings its question to the top once.
+    """
     cited = {citation["n"] for sentence in sentences for citation in sentence["citations"]}
     refused = answer is not None and not answer["found"] and not answer.get("stopped")
     return {
         "step": step,
         "trouble": trouble,
         "opened": opened,
+        "arrive": arrive,
         "sources": [_source(each, number, cited if answer else None) for number, each in enumerate(passages, 1)],
         "sentences": [_sentence(each) for each in sentences],
         "refused": NOT_FOUND if refused else "",
@@ -118,7 +123,7 @@ def _meta(answer: dict[str, Any]) -> list[str]:
         for each in (
             "Stopped" if answer.get("stopped") else "",
             how,
-            answer.get("model", ""),
+            re.sub(r" \([0-9a-f]{6,}\)$", "", answer.get("model", "")),  # the file's hash is in the receipt
             "" if seconds is None else f"{seconds:.1f} s",
         )
         if each

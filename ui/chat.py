@@ -78,6 +78,11 @@ class Scope:
         """The chosen collection as the engine lists it; empty where there is none yet."""
         return next((each for each in self.collections if each["name"] == self.collection), {})
 
+    @property
+    def count(self) -> int:
+        """Documents that can be asked."""
+        return sum(1 for each in documents(self.collection, self.row) if each.get("status") != "failed")
+
     def draw(self) -> None:
         """The line above the question that says what is asked, and opens to change it."""
         what = self.document or "all documents"
@@ -178,10 +183,10 @@ def _messages(conversation: Conversation, messages: list[Message], scope: Scope)
         if message.role == "user":
             parts.show(f'<h2 class="fn-question">{parts.escape(message.text)}</h2>')
         elif message.status == "writing":
-            st.fragment(_running, run_every=parts.POLL_SECONDS)(conversation, message, int(scope.row.get("documents") or 0))
+            st.fragment(_running, run_every=parts.POLL_SECONDS)(conversation, message, scope.count)
         else:
             # a fragment like the running one: in the same place of the page, so that the answer is not drawn anew when it ends
-            st.fragment(_finished)(conversation, message)
+            st.fragment(_finished)(conversation, message, message.id == last)
             question = messages[number - 1].text if number and messages[number - 1].role == "user" else ""
             with st.container(key=f"actions-{message.id}", horizontal=True, vertical_alignment="center", gap="small"):
                 if message.answer:
@@ -199,19 +204,23 @@ def _messages(conversation: Conversation, messages: list[Message], scope: Scope)
 
 
 @parts.edge
-def _finished(conversation: Conversation, message: Message) -> None:
-    answer = message.answer
+def _finished(conversation: Conversation, message: Message, last: bool) -> None:
+    answer, arrive = message.answer, _arrival(message) if last else ""
     opened = source.opened(message.id)
     if answer is None:
-        data = shape.drawn(passages=[], sentences=[], trouble=_trouble(message))
+        data = shape.drawn(passages=[], sentences=[], trouble=_trouble(message), arrive=arrive)
         parts.answer_view(data, f"answer-{message.id}", lambda _: None)
         return
     sentences, passages = shape.cited(answer), answer.get("passages", [])
-    data = shape.drawn(passages=passages, sentences=sentences, answer=answer, opened=opened)
+    data = shape.drawn(passages=passages, sentences=sentences, answer=answer, opened=opened, arrive=arrive)
     if parts.answer_view(
         data, f"answer-{message.id}", lambda clicked: source.choose(conversation, message.id, passages, sentences, clicked)
     ):
         st.rerun()
+
+
+def _arrival(message: Message) -> str:
+    return f"{message.conversation} {message.id}"
 
 
 def _trouble(message: Message) -> dict[str, str]:
@@ -239,7 +248,10 @@ def _running(conversation: Conversation, message: Message, documents: int) -> No
             _give_up(message, state)
         st.rerun()
     passages, sentences = state.get("passages") or [], state.get("sentences") or []
-    data = shape.drawn(passages=passages, sentences=sentences, step=shape.step(state, documents), opened=source.opened(message.id))
+    data = shape.drawn(
+        passages=passages, sentences=sentences, step=shape.step(state, documents), opened=source.opened(message.id),
+        arrive=_arrival(message),
+    )
     if parts.answer_view(
         data, f"answer-{message.id}", lambda clicked: source.choose(conversation, message.id, passages, sentences, clicked)
     ):
@@ -307,8 +319,7 @@ def _failed(conversation: Conversation | None, scope: Scope) -> None:
 def _welcome(scope: Scope) -> None:
     if st.session_state.get("failed"):
         return
-    row = scope.row
-    if not int(row.get("documents") or 0):
+    if not scope.count:
         parts.show(
             '<div class="fn-welcome"><h1>Ask your own documents</h1>'
             "<p>There is nothing to ask yet. Add a folder or a few files, and every answer will point to the page it came from.</p></div>"
@@ -316,7 +327,7 @@ def _welcome(scope: Scope) -> None:
         if st.button("Add documents", type="primary", icon=":material/library_add:", key="to-library"):
             st.switch_page(st.session_state["pages"]["library"])
         return
-    about = f"{parts.count(int(row['documents']), 'document')} in {row['name']}"
+    about = f"{parts.count(scope.count, 'document')} in {scope.collection}"
     parts.show(
         '<div class="fn-welcome"><h1>Ask your own documents</h1>'
         f"<p>{parts.escape(about)}. Every sentence of an answer carries a footnote that opens the page it came from; "

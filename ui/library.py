@@ -32,12 +32,12 @@ def page() -> None:
             parts.notice(said, kind="done")
         if trouble := st.session_state.pop("library_trouble", None):
             parts.notice(*trouble)
-        _header(collection, [each["name"] for each in collections], row)
+        documents = client.documents(collection, parts.USER) if row.get("version") else []
+        failed = [each for each in documents if each.get("status") == "failed"]
+        _header(collection, [each["name"] for each in collections], row, len(documents) - len(failed))
         job = client.job(collection)
         running = job.get("state") in BUSY
         st.fragment(_job, run_every=1.0 if running else None)(collection, running)
-        documents = client.documents(collection, parts.USER) if row.get("version") else []
-        failed = [each for each in documents if each.get("status") == "failed"]
         _add(collection, first=not documents)
         if failed:
             _failures(failed)
@@ -59,7 +59,7 @@ def _collection(names: list[str]) -> str:
     return chosen
 
 
-def _header(collection: str, names: list[str], row: dict[str, Any]) -> None:
+def _header(collection: str, names: list[str], row: dict[str, Any], ready: int) -> None:
     parts.show('<h1 class="fn-title">Library</h1>')
     with st.container(key="library-bar", horizontal=True, vertical_alignment="bottom", gap="small"):
         listed = [*names, *([collection] if collection not in names else [])]
@@ -77,9 +77,9 @@ def _header(collection: str, names: list[str], row: dict[str, Any]) -> None:
         if row.get("version"):
             st.button("Refresh", icon=":material/sync:", key="refresh", on_click=_refresh, args=(collection,), help="Look for new, changed and deleted files")
     facts = [
-        parts.count(int(row.get("documents") or 0), "document"),
+        parts.count(ready, "document"),
         parts.count(int(row.get("passages") or 0), "passage"),
-        f"changed {parts.ago(row['created'])}" if row.get("created") else "",
+        f"refreshed {parts.ago(row['refreshed'])}" if row.get("refreshed") else "",
         str(row.get("version") or "not built yet"),
     ]
     parts.quiet(" · ".join(each for each in facts if each))

@@ -5,6 +5,7 @@ export default function ({ data: packed, parentElement, setTriggerValue }) {
   const data = JSON.parse(new TextDecoder().decode(packed));
   const host = parentElement.querySelector(".answer") ?? parentElement.appendChild(make("div", "answer"));
   const open = (what) => setTriggerValue("opened", what);
+  if (data.arrive) arrive(data.arrive);
   part(host, "step", data.step, () => step(data.step));
   part(host, "trouble", data.trouble, () => trouble(data.trouble));
   part(host, "sources", data.refused ? null : [data.sources, data.opened], () => sources(data, open));
@@ -12,6 +13,16 @@ export default function ({ data: packed, parentElement, setTriggerValue }) {
   part(host, "refusal", data.refused ? [data.sources, data.opened] : null, () => refusal(data, open));
   part(host, "notes", data.notes, () => notes(data.notes));
   part(host, "meta", data.meta, () => meta(data));
+}
+
+// Bring the newest question to the top, once: when it is asked, and when its conversation is opened.
+function arrive(name) {
+  if (window.footnoteArrived === name) return;
+  window.footnoteArrived = name;
+  setTimeout(() => {
+    const questions = document.querySelectorAll("h2.fn-question");
+    if (questions.length > 1) questions[questions.length - 1].scrollIntoView({ block: "start", behavior: "instant" });
+  }, 60);
 }
 
 function make(tag, className, text) {
@@ -54,6 +65,9 @@ function trouble({ message, cure }) {
 function sources(data, open) {
   const list = make("ul", "sources");
   list.setAttribute("aria-label", "Sources");
+  const unused = data.sources.filter((source) => source.used === false);
+  const folds = unused.length > 1 && unused.length < data.sources.length;
+  list.classList.toggle("folded", folds && !unused.some((source) => data.opened === `p${data.sources.indexOf(source)}`));
   data.sources.forEach((source, index) => {
     const item = make("li", source.used === false ? "source unused" : "source");
     const button = make("button");
@@ -67,6 +81,14 @@ function sources(data, open) {
     item.append(button);
     list.append(item);
   });
+  if (folds) {
+    const item = make("li", "source more");
+    const button = make("button", "name", `${unused.length} more read`);
+    button.type = "button";
+    button.onclick = () => list.classList.remove("folded");
+    item.append(button);
+    list.append(item);
+  }
   return list;
 }
 
@@ -100,9 +122,11 @@ function draw(sentence, index, open, host) {
   if (cells) {
     element.classList.add("line");
     cells.forEach((cell) => element.append(make("span", "cell", cell)));
-  } else {
-    element.append(document.createTextNode(sentence.text));
   }
+  // the last word and its footnotes stay on one line
+  const [, start, end] = cells ? [] : sentence.text.match(/^([^]*?)(\S{0,24})$/);
+  if (start) element.append(document.createTextNode(start));
+  const tail = make("span", "tail", end);
   sentence.citations.forEach((citation, at) => {
     const chip = make("button", "chip", citation.n);
     chip.type = "button";
@@ -110,9 +134,9 @@ function draw(sentence, index, open, host) {
     chip.onclick = () => { hide(host); open({ sentence: index, citation: at }); };
     chip.onmouseenter = chip.onfocus = () => show(host, chip, citation);
     chip.onmouseleave = chip.onblur = () => hide(host);
-    element.append(chip);
+    tail.append(chip);
   });
-  element.append(document.createTextNode(" "));
+  element.append(tail, document.createTextNode(" "));
   return element;
 }
 
