@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from errors import FootnoteError
 
@@ -27,6 +29,18 @@ def parser() -> argparse.ArgumentParser:
     export = commands.add_parser("export", help="write the reader as it stands at the last checkpoint")
     export.add_argument("--out", type=Path, required=True, help="folder given to `reader --out`")
     export.add_argument("--to", type=Path, required=True, help="folder to write reader.json and model.safetensors to")
+    weigh = commands.add_parser("evidence", help="fit how sentences are picked and questions refused")
+    weigh.add_argument("questions", type=Path, help="JSONL: id, question, answers, answerable, gold, related_doc")
+    weigh.add_argument("--reader", type=Path, required=True, help="folder of a trained reader")
+    weigh.add_argument("--index", type=Path, help="folder of indexes (default: the settings')")
+    weigh.add_argument("--collection", help="collection that holds the documents asked about")
+    weigh.add_argument("-k", type=int, help="passages read for one question (default: the settings')")
+    weigh.add_argument("--fit-half", type=int, choices=(0, 1), default=0, help="half of the documents to fit on; reported: both")
+    weigh.add_argument("--threads", type=int, default=0)
+    shared = commands.add_parser("overlap", help="what training triples share with measured question sets; exit 1 where anything")
+    shared.add_argument("train", type=Path)
+    shared.add_argument("questions", type=Path, nargs="+")
+    shared.add_argument("--no-docs", action="store_true", help="do not read the documents in docs/ beside each question set")
     return whole
 
 
@@ -53,7 +67,63 @@ def run(options: argparse.Namespace) -> int:
         from tune.reader import export_checkpoint
 
         print(export_checkpoint(options.out, options.to))
+    elif options.command == "evidence":
+        print(json.dumps(evidence(options), indent=2))
+    elif options.command == "overlap":
+        found = overlap(options)
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+        return 0 if all(each["clean"] for each in found.values()) else 1
     return 0
+
+
+def evidence(options: argparse.Namespace) -> dict[str, Any]:
+    """Weights fitted on one half of the documents, and how they do on both, against nearness in meaning alone."""
+    from config import load
+    from ingest.embed import Embedder
+    from ingest.open import open_index
+    from rag.reader import Reader
+    from tune.evidence import cases, fit, half, report
+    from tune.overlap import load_questions
+
+    settings = load(index=options.index, collection=options.collection, threads=options.threads or None)
+    embedder = Embedder(settings)
+    reader = Reader(options.reader, options.threads)
+    index = open_index(settings.index, settings.collection, embedder.name)
+    try:
+        every = cases(load_questions(options.questions), index, embedder, reader, options.k or settings.keep_passages)
+    finally:
+        index.close()
+    mine, other = half(every, options.fit_half), half(every, 1 - options.fit_half)
+    found: dict[str, Any] = {"reader": reader.name}
+    ways: dict[str, tuple[str, ...]] = {
+        "similarity": ("similarity",),
+        "without reader": ("similarity", "coverage", "rank"),
+        "reader": ("sentence", "lead"),
+        "all": ("similarity", "coverage", "rank", "sentence", "passage", "lead"),
+    }
+    for name, use in ways.items():
+        weights = fit(mine, use)
+        found[name] = {
+            "weights": {key: round(value, 4) for key, value in weights.items()},
+            "fitted half": report(mine, weights),
+            "other half": report(other, weights),
+        }
+    return found
+
+
+def overlap(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Question set → what it shares with the training triples."""
+    from tune.data import load_triples
+    from tune.overlap import load_questions, texts_in
+    from tune.overlap import overlap as compare
+
+    triples = load_triples(options.train)
+    found = {}
+    for path in options.questions:
+        folder = path.parent / "docs"
+        read = texts_in(folder) if folder.is_dir() and not options.no_docs else None
+        found[f"{path.parent.name}/{path.name}"] = compare(triples, load_questions(path), read).as_json()
+    return found
 
 
 if __name__ == "__main__":
