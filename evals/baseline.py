@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evals.units import Span, StoredPage
+from evals.units import Span, StoredPage, paragraphs
 
 if TYPE_CHECKING:
     from ingest.embed import EmbedderLike
@@ -29,9 +29,10 @@ WORD = re.compile(r"\w+")
 SPACED = re.compile(r"\S+")
 
 
-def chunks(page: StoredPage) -> list[Span]:
-    """Slices of 180 words, each beginning 140 words after the one before; they never cross a page."""
-    words = [match.span() for match in SPACED.finditer(page.text)]
+def chunks(page: StoredPage, start: int = 0, end: int | None = None) -> list[Span]:
+    """Slices of 180 words of text[start:end], each beginning 140 words after the one before."""
+    stop = len(page.text) if end is None else end
+    words = [match.span() for match in SPACED.finditer(page.text, start, stop)]
     spans = []
     for first in range(0, len(words), CHUNK_WORDS - OVERLAP_WORDS):
         last = min(first + CHUNK_WORDS, len(words))
@@ -42,11 +43,18 @@ def chunks(page: StoredPage) -> list[Span]:
 
 
 class Baseline:
-    """Holds the chunks of some pages, their BM25 index and their vectors; the vectors are kept in `cache` between runs."""
+    """Holds the chunks of some pages, their BM25 index and their vectors; the vectors are kept in `cache` between runs.
 
-    def __init__(self, pages: Sequence[StoredPage], embedder: EmbedderLike, cache: Path) -> None:
+    Chunks never cross a page, nor a paragraph where `cut` is true: stronger, for sets whose unit is the paragraph.
+    """
+
+    def __init__(self, pages: Sequence[StoredPage], embedder: EmbedderLike, cache: Path, cut: bool = False) -> None:
         self._embedder = embedder
-        self.spans = [span for page in pages for span in chunks(page)]
+        self.spans = [
+            span for page in pages
+            for start, end in (paragraphs(page.text) if cut else [(0, len(page.text))])
+            for span in chunks(page, start, end)
+        ]
         texts = {(page.document, page.number): page.text for page in pages}
         self._texts = [texts[span.document, span.page][span.start : span.end] for span in self.spans]
         self._words = _Words(self._texts)

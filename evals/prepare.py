@@ -25,7 +25,7 @@ def folder_name(docs: Path) -> str:
 
 
 def place(settings: Settings, docs: Path | None, index: Path | None, collection: str | None) -> tuple[Settings, str]:
-    """Where the index of an evaluation lies, and its collection. A folder given with --docs stays apart from the app's indexes."""
+    """Where the index of an evaluation lies, and its collection. A folder given with --docs stays apart from the app's."""
     if docs is None:
         where = index or settings.index
         return dataclasses.replace(settings, index=where), collection or settings.collection

@@ -24,7 +24,7 @@ DEPTH = 50  # passages asked for: enough to fill ten units even where many passa
 
 @dataclass(frozen=True, slots=True)
 class RetrievalScores:
-    """Scores by system ("footnote", "baseline") → question id → measure."""
+    """Scores by system ("footnote", "baseline", "baseline by paragraph") → question id → measure."""
 
     unit: str
     questions: tuple[Question, ...]
@@ -41,18 +41,16 @@ class RetrievalScores:
         systems: dict[str, dict[str, Interval]] = {
             system: {measure: interval(self.values(system, measure)) for measure in RANKED} for system in self.scores
         }
-        if "baseline" in self.scores:
-            ours, theirs = "footnote", "baseline"
-            systems["gain"] = {measure: paired(self.values(ours, measure), self.values(theirs, measure)) for measure in RANKED}
+        for theirs in [system for system in self.scores if system != "footnote"]:
+            systems[f"gain over {theirs}"] = {
+                measure: paired(self.values("footnote", measure), self.values(theirs, measure)) for measure in RANKED
+            }
         return {"unit": self.unit, "questions": len(self.questions), "absent": len(self.absent), **systems}
 
     def text(self) -> str:
         """The summary as a table."""
         summary = self.summary()
-        rows = [
-            (system, *(summary[system][measure] for measure in RANKED))
-            for system in ("footnote", "baseline", "gain") if system in summary
-        ]
+        rows = [(name, *(found[measure] for measure in RANKED)) for name, found in summary.items() if isinstance(found, dict)]
         lines = [f"{len(self.questions)} questions; unit: {self.unit}", table(("", *RANKED), rows)]
         if self.absent:
             lines.append(f"{len(self.absent)} questions name a place that is not in the index: {', '.join(self.absent[:5])}")
@@ -87,8 +85,12 @@ def retrieval(
     golds = {each.id: [units.wanted(gold) for gold in each.gold] for each in asked}
     near = {each.id: [units.wanted(gold, slack) for gold in each.gold] for each in asked}
     wanted = {id: frozenset(unit for gold in many for unit in gold) for id, many in golds.items()}
-    baseline = Baseline(pages, answerer.embedder, baseline_cache) if baseline_cache is not None else None
-    systems = ["footnote"] + (["baseline"] if baseline else [])
+    baselines: dict[str, Baseline] = {}
+    if baseline_cache is not None:
+        baselines["baseline"] = Baseline(pages, answerer.embedder, baseline_cache)
+        if units.kind == "paragraph":
+            baselines["baseline by paragraph"] = Baseline(pages, answerer.embedder, baseline_cache, cut=True)
+    systems = ["footnote", *baselines]
     rankings: dict[str, dict[str, list[Unit]]] = {system: {} for system in systems}
     seconds: dict[str, list[float]] = {system: [] for system in systems}
     for question in asked:
@@ -97,15 +99,15 @@ def retrieval(
         hits = answerer.search(question.question, index, history=history, document=question.document, keep=DEPTH)
         seconds["footnote"].append(time.perf_counter() - started)
         rankings["footnote"][question.id] = _near(units.ranking(spans(hits)), golds[question.id], near[question.id])
-        if baseline is not None:
-            allowed = None
-            if question.document:
-                ids = set(index.catalog.match(question.document))
-                allowed = frozenset(each.document for each in index.catalog.documents() if each.id in ids)
+        allowed = None
+        if question.document:
+            ids = index.catalog.match(question.document)
+            allowed = frozenset(each.document for each in index.catalog.documents() if each.id in ids)
+        for system, baseline in baselines.items():
             started = time.perf_counter()
             chunks = baseline.search(question.question, DEPTH, allowed)
-            seconds["baseline"].append(time.perf_counter() - started)
-            rankings["baseline"][question.id] = _near(units.ranking(chunks), golds[question.id], near[question.id])
+            seconds[system].append(time.perf_counter() - started)
+            rankings[system][question.id] = _near(units.ranking(chunks), golds[question.id], near[question.id])
     return RetrievalScores(
         unit=units.kind + (f" ± {slack}" if slack else ""),
         questions=tuple(asked),

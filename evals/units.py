@@ -48,6 +48,11 @@ def kind_of(questions: Sequence[Question]) -> str:
     return "paragraph" if golds and all(gold.text for gold in golds) else "document"
 
 
+def paragraphs(text: str) -> list[tuple[int, int]]:
+    """Spans of what blank lines part."""
+    return [match.span() for match in PARAGRAPH.finditer(text)]
+
+
 class Units:
     """The units of some stored pages, for one kind. Paragraphs that make up one gold text are one unit."""
 
@@ -60,7 +65,7 @@ class Units:
         self._gold: dict[Gold, frozenset[Unit]] = {}
         if kind == "paragraph":
             for key, page in self._pages.items():
-                self._blocks[key] = [(m.start(), m.end(), at) for at, m in enumerate(PARAGRAPH.finditer(page.text))]
+                self._blocks[key] = [(start, end, at) for at, (start, end) in enumerate(paragraphs(page.text))]
             for gold in golds:
                 self._locate(gold)
 

@@ -12,11 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config import Settings
 from errors import UsageError
 from evals import metrics
 from evals.baseline import CHUNK_WORDS, OVERLAP_WORDS, Baseline, chunks
+from evals.compare import compare, verdict
 from evals.intervals import interval, paired
+from evals.make import _cells, asked
+from evals.prepare import folder_name
 from evals.questions import Gold, Question, half, half_of, read
+from evals.results import load, save
 from evals.units import Span, StoredPage, Units, kind_of
 
 
@@ -281,3 +286,101 @@ def test_the_baseline_finds_by_words_and_keeps_its_vectors(tmp_path: Path) -> No
     assert len(first.search("zzz???", 2)) == 2
     Baseline(pages, embedder, tmp_path)  # type: ignore[arg-type]
     assert embedder.calls == 1
+
+
+# made questions
+
+
+@pytest.mark.parametrize(
+    ("sentence", "kind", "wording", "answer"),
+    [
+        ("The retention schedule is the list of how long each record is kept.", "definition", "What is the retention schedule?",
+         "the list of how long each record is kept"),
+        ("Claims must be filed with the travel desk within 30 days of the journey.", "amount",
+         "Claims must be filed with the travel desk within how many days of the journey?", "30"),
+        ("The company pays 80 percent of the fee for a course.", "amount",
+         "The company pays what percentage of the fee for a course?", "80 percent"),
+        ("The allowance for a home office is $500 in the first year.", "amount",
+         "The allowance for a home office is how much in the first year?", "$500"),
+    ],
+)
+def test_a_sentence_is_asked_about_in_its_own_words(sentence: str, kind: str, wording: str, answer: str) -> None:
+    """The answer is cut from the sentence, so it is right by construction."""
+    assert (kind, wording, answer) in list(asked(sentence))
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "It must be filed with the travel desk within 30 days.",
+        "Part-time staff get 10 days and full-time staff get 20 days of leave in the year.",
+        "See page 12.",
+    ],
+)
+def test_a_sentence_that_leans_on_others_or_holds_two_amounts_is_not_asked_about(sentence: str) -> None:
+    """What "it" is, or which of two amounts is meant, could not be known."""
+    assert not [each for each in asked(sentence) if each[0] == "amount"]
+
+
+def test_table_cells_are_asked_about_by_row_and_header() -> None:
+    """Both shapes of stored tables: a header row above, or headers in each row."""
+    found: list[tuple[str, str]] = []
+    header = _cells("| Grade | Notice period |", [], found)
+    assert _cells("|---|---|", header, found) == header and not found
+    _cells("| Senior | 12 weeks |", header, found)
+    _cells("City: Bremen | Staff: 41", [], found)
+    assert found == [("What is the notice period of Senior?", "12 weeks"), ("What is the staff of Bremen?", "41")]
+
+
+# comparing
+
+
+def result(rows: list[dict[str, object]], **settings: object) -> dict[str, object]:
+    return {"kind": "retrieval", "commit": "c", "settings": settings, "rows": rows}
+
+
+def test_a_comparison_names_what_changed_and_whether_it_is_more_than_chance() -> None:
+    """Better on most questions is said; the setting and the questions are listed."""
+    def rows(scores: list[float]) -> list[dict[str, object]]:
+        return [
+            {"id": str(at), "question": f"q{at}", "footnote": dict.fromkeys(metrics.RANKED, score)}
+            for at, score in enumerate(scores)
+        ]
+
+    difference = compare(result(rows([0.0] * 10), pool_passages=50), result(rows([1.0] * 8 + [0.0] * 2), pool_passages=100))
+    score = difference["scores"]["recall@5"]
+    assert score["verdict"] == "better" and score["difference"].mean == pytest.approx(0.8)
+    assert [each["id"] for each in score["changed"]] == [str(at) for at in range(8)]
+    assert difference["settings"] == {"pool_passages": [50, 100]}
+
+
+def test_results_of_other_questions_are_not_compared() -> None:
+    """An average over other questions says nothing."""
+    row = {"id": "a", "question": "q", "footnote": dict.fromkeys(metrics.RANKED, 1.0)}
+    with pytest.raises(UsageError, match="no question"):
+        compare(result([row]), result([{**row, "id": "b"}]))
+
+
+def test_less_is_better_where_less_is_better() -> None:
+    """Fewer wrong refusals is a gain, and an interval around 0 is none."""
+    assert verdict(paired([0.0] * 20, [1.0] * 20), low_is_better=True) == "better"
+    assert verdict(paired([0.0, 1.0] * 10, [1.0, 0.0] * 10)) == ""
+
+
+# results
+
+
+def test_a_kept_result_says_what_was_measured_and_no_path_or_key(tmp_path: Path) -> None:
+    """A result may be passed on: it carries commit and settings, and nothing of the machine."""
+    settings = Settings(server_key="secret", model="/somewhere/private/model.gguf")
+    path = save("retrieval", "set", {"summary": {"recall@5": interval([1.0])}}, settings, tmp_path)
+    body = load(path)
+    assert body["kind"] == "retrieval" and body["commit"] and body["settings"]["keep_passages"] == settings.keep_passages
+    assert body["settings"]["model"] == "model.gguf"
+    assert not [each for each in ("secret", "/somewhere", str(Path.home())) if each in path.read_text()]
+
+
+def test_a_folder_called_docs_takes_its_parents_name(tmp_path: Path) -> None:
+    """Sets lie in SET/docs; their indexes must not share a name."""
+    assert folder_name(tmp_path / "Staff rules" / "docs") == "Staff-rules"
+    assert folder_name(tmp_path / "rules") == "rules"
