@@ -49,6 +49,29 @@ def _read(kind: str, path: Path, name: str, settings: Settings, ask_time: Callab
             from ingest.parse.word import read_word
 
             return read_word(path)
+        if kind == "pptx":
+            from ingest.parse.slides import read_slides
+
+            return read_slides(path)
+        if kind in ("xlsx", "xls", "csv", "tsv", "ods", "odp"):
+            return _read_sheet(kind, path)
+        if kind in ("eml", "mbox", "msg"):
+            from ingest.parse import mail
+
+            if kind == "msg":
+                return mail.read_msg(path)
+            return (mail.read_mbox if kind == "mbox" else mail.read_eml)(path.read_bytes())
+        if kind in ("rtf", "odt", "epub", "rst"):
+            return _read_converted(kind, path)
+        if kind in ("doc", "ppt"):
+            from ingest.parse.legacy import MODERN, convert
+
+            document = _read(MODERN[kind], convert(path, kind), name, settings, ask_time)
+            return dataclasses.replace(document, kind=kind)
+        if kind == "image":
+            from ingest.parse.ocr import read_image
+
+            return read_image(path, settings, ask_time)
         if kind in ("md", "html", "txt", "json", "xml", "vtt", "adoc"):
             return _read_text(kind, path)
     except RecursionError:
@@ -79,6 +102,34 @@ def _read_text(kind: str, path: Path) -> ParsedDocument:
         read = {"json": plain.read_json, "vtt": plain.read_subtitles, "adoc": plain.read_asciidoc}.get(kind, plain.read_text)
         blocks = read(decode(data))
     return ParsedDocument(kind, "", (lay_out(blocks),))
+
+
+def _read_sheet(kind: str, path: Path) -> ParsedDocument:
+    from ingest.parse import sheets
+    from ingest.parse.decode import decode
+
+    if kind == "xlsx":
+        return sheets.read_xlsx(path)
+    if kind == "xls":
+        return sheets.read_xls(path)
+    if kind in ("csv", "tsv"):
+        return sheets.read_delimited(decode(path.read_bytes()), kind)
+    return sheets.read_opendocument(path, kind)
+
+
+def _read_converted(kind: str, path: Path) -> ParsedDocument:
+    from ingest.parse.decode import decode
+    from ingest.parse.layout import lay_out
+    from ingest.parse.office import Container
+    from ingest.parse.pandoc import read_with_pandoc
+
+    page = read_with_pandoc(path, kind, decode(path.read_bytes()).encode() if kind == "rst" else None)
+    title, people, date = page.title, page.authors, page.date
+    if kind == "odt":
+        with Container(path) as container:
+            stated_title, stated_people, stated_date = container.open_properties()
+        title, people, date = title or stated_title, people or stated_people, date or stated_date
+    return ParsedDocument(kind, title, (lay_out(page.blocks),), date, people)
 
 
 def _limited(document: ParsedDocument, settings: Settings) -> ParsedDocument:
@@ -118,7 +169,11 @@ def _title(document: ParsedDocument, name: str) -> str:
 
 def preload() -> None:
     """Imports every reader, so that a process forked afterwards has them."""
-    from ingest.parse import markdown, pdf, text, web, word  # noqa: F401
-    from ingest.parse.elements import unstructured_text
+    import openpyxl  # noqa: F401
+    import oxmsg  # noqa: F401
+    import xlrd  # noqa: F401
 
-    unstructured_text()
+    from ingest.parse import legacy, mail, markdown, pandoc, pdf, sheets, slides, text, web, word  # noqa: F401
+    from ingest.parse.elements import preload_unstructured
+
+    preload_unstructured()

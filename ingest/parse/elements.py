@@ -1,14 +1,20 @@
-"""A line of plain text → is it a title? The only door to `unstructured`'s own imports, which take seconds and reach out.
+"""The door to `unstructured`: types the paragraphs of plain texts and opens Outlook messages.
 
-Before the first import, what would reach the network or load a GPU library is switched off. Tested, and pinned.
+Its import takes seconds, reaches out and pulls in a GPU library, so what does that is switched off first; its first
+tokenisation would download a model, so it is given a local pipeline. The version is pinned and this is tested.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
+
+from ingest.parse.clean import clean_line
+from ingest.parse.dates import iso_date
 
 os.environ["DO_NOT_TRACK"] = "1"
 os.environ["SCARF_NO_ANALYTICS"] = "1"
@@ -16,15 +22,15 @@ os.environ["UNSTRUCTURED_DISABLE_NOTICE"] = "1"
 
 
 @lru_cache(maxsize=1)
-def unstructured_text() -> Any:
-    """The module `unstructured.partition.text_type`, ready to be used without a network."""
+def _unstructured() -> Any:
+    """`unstructured.partition.text`, ready to be used without a network."""
     had_torch = "torch" in sys.modules
     if not had_torch:
         sys.modules["torch"] = None  # type: ignore[assignment]  # spaCy would import it, 2 s and 150 MB, for nothing
     try:
         import spacy
         import unstructured.nlp.tokenize as tokenize
-        from unstructured.partition import text_type
+        from unstructured.partition import text
     finally:
         if not had_torch:
             del sys.modules["torch"]
@@ -34,11 +40,52 @@ def unstructured_text() -> Any:
         language.add_pipe("sentencizer")
         return language
 
-    # The stock loader downloads a model from the web where it is not installed.
     tokenize._load_spacy_model = pipeline
-    return text_type
+    tokenize._get_nlp.cache_clear()
+    return text
 
 
-def is_title(line: str) -> bool:
-    """Whether `line` reads like a title: few words, mostly letters, no sentence."""
-    return bool(unstructured_text().is_possible_title(line, title_max_word_length=10))
+def preload_unstructured() -> None:
+    """Imports it and runs it once, so that forked children find it warm."""
+    paragraph_kind("A first paragraph, so that everything is loaded.")
+
+
+def paragraph_kind(paragraph: str) -> str:
+    """"title", "item" or "prose": what `unstructured` takes a paragraph of plain text for."""
+    category = _unstructured().element_from_text(paragraph).category
+    return {"Title": "title", "ListItem": "item"}.get(category, "prose")
+
+
+@dataclass(frozen=True, slots=True)
+class OutlookMessage:
+    """What an Outlook file says of itself."""
+
+    subject: str
+    people: dict[str, str]
+    date: str | None
+    text: str
+    html: str
+    attachments: list[str]
+
+
+def outlook_message(path: Path) -> OutlookMessage:
+    """The message at `path`; raises whatever a broken compound file makes the reader raise."""
+    import oxmsg
+
+    message = oxmsg.Message.load(str(path))
+    headers = {name.lower(): value for name, value in (message.message_headers or {}).items()}
+    people = {}
+    sender = clean_line(message.sender or headers.get("from", ""))
+    if sender:
+        people["From"] = sender.replace('"', "")
+    for name in ("To", "Cc"):
+        if clean_line(headers.get(name.lower(), "")):
+            people[name] = clean_line(headers[name.lower()]).replace('"', "")
+    if "To" not in people:
+        names = [f"{each.name} <{each.email_address}>" if each.name != each.email_address else each.name for each in message.recipients]
+        if names:
+            people["To"] = clean_line(", ".join(names))
+    attachments = [clean_line(each.file_name or "(unnamed)")[:200] for each in message.attachments]
+    return OutlookMessage(
+        clean_line(message.subject or ""), people, iso_date(message.sent_date), message.body or "", message.html_body or "", attachments
+    )

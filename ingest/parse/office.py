@@ -144,6 +144,17 @@ class Container:
         author = values.get("creator", "")
         return values.get("title", ""), (author,) if author and author != "python-docx" else (), date
 
+    def open_properties(self) -> tuple[str, tuple[str, ...], str | None]:
+        """Title, authors and date out of an OpenDocument file's meta.xml."""
+        try:
+            meta = child(self.tree("meta.xml"), "meta")
+        except DocumentUnreadable:
+            meta = None
+        values = {local(each): clean_line(each.text or "") for each in meta} if meta is not None else {}
+        author = values.get("creator") or values.get("initial-creator", "")
+        date = iso_date(values.get("date")) or iso_date(values.get("creation-date"))
+        return values.get("title", ""), (author,) if author else (), date
+
 
 def damaged(what: str) -> DocumentUnreadable:
     return DocumentUnreadable("damaged", f"The file is damaged: {what}.", "Open it in its program and save it again.")

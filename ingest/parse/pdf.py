@@ -23,7 +23,7 @@ from ingest.parse.clean import clean_line
 from ingest.parse.dates import iso_date
 from ingest.parse.layout import lay_out
 from ingest.parse.lines import COLUMN_GAP, SOFT_HYPHEN, Line, Look, Run, heading_key, lines_of, look_of, read_lines
-from ingest.parse.ocr import ocr_available, ocr_runs
+from ingest.parse.ocr import OCR_PAGE_S, ocr_available, ocr_runs
 from ingest.types import Page, ParsedDocument
 
 OUTLINE_ENTRIES = 2000  # read of an outline; a longer one is a machine's
@@ -288,9 +288,6 @@ def _read_scans(
             read += 1
         page.close()
     return read
-
-
-OCR_PAGE_S = 20.0  # a page of dense text on one slow core
 
 
 # -- running headers and footers -------------------------------------------------------------------------------------

@@ -20,11 +20,11 @@ _LINE_ITEM = re.compile(r"^\s*(?:[-*•‣◦]|\(?[0-9]{1,3}[.)]|\(?[a-z][.)])\s
 _SENTENCE_END = re.compile(r"[.!?:;,。！？…]['\")\]”’]*$")
 
 
-def read_text(text: str) -> list[Block]:
-    """Blocks of a plain text: an empty line ends a paragraph; underlined and typed titles are headings."""
+def read_text(text: str, titles: bool = True) -> list[Block]:
+    """Blocks of a plain text: an empty line ends a paragraph; underlined and (unless `titles` is false) typed titles are headings."""
     text = clean(text)
     blocks: list[Block] = []
-    typed = len(text) <= MAX_TYPED_CHARS
+    typed = titles and len(text) <= MAX_TYPED_CHARS
     for paragraph in re.split(r"\n\s*\n", text):
         lines = [line for line in paragraph.split("\n") if line.strip()]
         if not lines:
@@ -78,9 +78,9 @@ def _single(line: str, typed: bool) -> Block:
 
 
 def _is_title(line: str) -> bool:
-    from ingest.parse.elements import is_title
+    from ingest.parse.elements import paragraph_kind
 
-    return is_title(line)
+    return len(line.split()) <= 12 and paragraph_kind(line) == "title"
 
 
 def _plausible(blocks: list[Block]) -> list[Block]:
