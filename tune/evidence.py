@@ -74,7 +74,9 @@ def case(question: dict[str, Any], hits: Sequence[Hit], embedder: EmbedderLike, 
     inside = {number: [each for each in candidates if each.number == number] for number in range(1, len(hits) + 1)}
     spans = [[(each.start, each.end) for each in inside[number]] for number in inside]
     readings = reader.read(text, [hit.passage.text for hit in hits], spans) if hits else []
-    rows, right, scores = [], [], []
+    rows: list[list[float]] = []
+    right: list[bool] = []
+    scores: list[float] = []
     for reading in readings:
         scores.extend(score + reading.null_score for score in reading.sentences)
     best = max(scores, default=0.0)

@@ -131,9 +131,10 @@ def train(
     threads: int = 0,
     resume: bool = False,
     start: Path | None = None,
+    checkpoint_steps: int = CHECKPOINT_STEPS,
     say: Callable[[str], None] = log.info,
 ) -> Path:
-    """Trains, with a checkpoint in `out` every CHECKPOINT_STEPS; at the end exports to out/reader and returns that folder.
+    """Trains, with a checkpoint in `out` every `checkpoint_steps`; at the end exports to out/reader and returns that folder.
 
     `hold_out`: share of the documents never trained on. `start`: an earlier reader's folder to go on from.
     Raises UsageError where `resume` finds another run's checkpoint.
@@ -189,8 +190,9 @@ def train(
                 spent, recent = time.monotonic() - began, losses[-100:]
                 mean = sum(recent) / len(recent)
                 say(f"step {step} loss {mean:.3f} tokens/s {seen / spent:.0f} minutes {spent / 60:.1f}")
-            if step % CHECKPOINT_STEPS == 0 or step == steps:
+            if step % checkpoint_steps == 0 or step == steps:
                 keep(out, model, optimizer, average, step, {**run, "steps": steps})
+                say(f"kept step {step}")
             if step == steps:
                 break
     return export(model, out / "reader", {**run, "steps": steps, "step": step})
