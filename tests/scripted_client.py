@@ -89,6 +89,7 @@ class ScriptedClient:
         self.records = records
         self.empty = empty
         self.page = page or (lambda: png(120, 160))
+        self.listed: list[dict[str, Any]] = [dict(each) for each in DOCUMENTS]
         self.asked: list[dict[str, Any]] = []
         self.uploaded: dict[str, bytes] = {}
         self.removed: list[str] = []
@@ -112,7 +113,7 @@ class ScriptedClient:
         ]
 
     def documents(self, collection: str, user: str) -> list[dict[str, Any]]:
-        return [] if self.empty else list(DOCUMENTS)
+        return [] if self.empty else self.listed
 
     def suggestions(self, collection: str, user: str) -> list[str]:
         return ["How many days of leave do I have?", "What is paid for meals & <b>hotels</b> ($ a day)?"]

@@ -94,7 +94,7 @@ def target(passages: list[dict[str, Any]], sentences: list[dict[str, Any]], clic
 
 def _source(passage: dict[str, Any], number: int, cited_numbers: set[int] | None) -> dict[str, Any]:
     name = posixpath.basename(passage["document"])
-    snippet = " ".join(passage["text"].split())
+    snippet = " ".join(re.sub(r"\s*\|[\s|:-]*", " · ", passage["text"]).split()).strip(" ·")
     return {
         "n": str(number),
         "name": name,
@@ -110,6 +110,8 @@ def _sentence(sentence: dict[str, Any]) -> dict[str, Any]:
     cells = [cell.strip() for cell in text.strip().strip("|").split("|")] if " | " in text else None
     return {
         "text": text,
+        # rows and list items do not flow into one another as sentences do
+        "line": cells is not None or text.startswith("- ") or not re.search(r"[.!?:;…。！？][\"'”’)\]]*\s*$", text),
         "cells": cells,
         "citations": [{"n": str(each["n"]), "quote": each["quote"], "where": where(each)} for each in sentence["citations"]],
     }

@@ -164,8 +164,9 @@ def _history(messages: list[Message], again: Message | None) -> list[dict[str, s
 def _heading(conversation: Conversation, messages: list[Message]) -> None:
     with st.container(key="heading", horizontal=True, horizontal_alignment="right"):
         with st.popover("Conversation", icon=":material/more_horiz:", type="tertiary", key="conversation-menu"):
-            if st.button("Rename", icon=":material/edit:", type="tertiary", key="rename"):
-                conversations.rename(conversation)
+            st.button(
+                "Rename", icon=":material/edit:", type="tertiary", key="rename", on_click=conversations.rename, args=(conversation.id,)
+            )
             turns = [(each.role, each.text, each.answer) for each in messages]
             st.download_button(
                 "Save as Markdown", lambda: shape.markdown(conversation.title, turns), file_name="conversation.md",
@@ -174,6 +175,7 @@ def _heading(conversation: Conversation, messages: list[Message]) -> None:
             st.button(
                 "Delete", icon=":material/delete:", type="tertiary", key="delete", on_click=conversations.delete, args=(conversation,)
             )
+    conversations.dialog(conversation)
 
 
 def _messages(conversation: Conversation, messages: list[Message], scope: Scope) -> None:

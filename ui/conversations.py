@@ -81,10 +81,25 @@ def delete(conversation: Conversation) -> None:
     st.session_state["deleted"] = (conversation.id, conversation.title)
 
 
-@st.dialog("Rename conversation")
-def rename(conversation: Conversation) -> None:
-    with st.form("rename", border=False):
+def rename(conversation: str) -> None:
+    """Ask for another name; `dialog` draws the question."""
+    st.session_state["renaming"] = conversation
+
+
+def dialog(conversation: Conversation) -> None:
+    """Draw the question for another name, if it was asked for."""
+    if st.session_state.get("renaming") == conversation.id:
+        st.dialog("Rename conversation", on_dismiss=_not_renaming)(_rename)(conversation)
+
+
+def _not_renaming() -> None:
+    st.session_state.pop("renaming", None)
+
+
+def _rename(conversation: Conversation) -> None:
+    with st.form("rename-form", border=False):
         title = st.text_input("Name", value=conversation.title, max_chars=80)
-        if st.form_submit_button("Rename", type="primary") and title.strip():
+        if st.form_submit_button("Save", type="primary") and title.strip():
             parts.backend().records.rename_conversation(conversation.id, title, parts.USER)
+            _not_renaming()
             st.rerun()

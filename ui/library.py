@@ -223,9 +223,26 @@ def _documents(collection: str, documents: list[dict[str, Any]]) -> None:
     with st.container(key="documents", gap=None):
         for each in shown:
             with st.container(key=f"row-{each['id']}", horizontal=True, vertical_alignment="center", gap="small", wrap=False):
-                if st.button(parts.plain(each["document"]), key=f"document-{each['id']}", type="tertiary", width="stretch", wrap=False):
-                    _details(collection, each)
+                st.button(
+                    parts.plain(each["document"]), key=f"document-{each['id']}", type="tertiary", width="stretch", wrap=False,
+                    on_click=_open, args=(each["id"],),
+                )
                 st.html(f'<span class="fn-facts">{parts.escape(_facts(each))}</span>', width="content")
+
+
+    chosen = next((each for each in documents if each["id"] == st.session_state.get("document_open")), None)
+    if chosen:
+        name = parts.plain(posixpath.basename(chosen["document"]))
+        st.dialog(name, width="medium", on_dismiss=_close)(_detail)(collection, chosen)
+
+
+def _open(document: int) -> None:
+    st.session_state["document_open"] = document
+    st.session_state.pop("removing", None)
+
+
+def _close() -> None:
+    st.session_state.pop("document_open", None)
 
 
 def _facts(document: dict[str, Any]) -> str:
@@ -238,10 +255,6 @@ def _facts(document: dict[str, Any]) -> str:
             document.get("date") or "",
         ) if fact
     )
-
-
-def _details(collection: str, document: dict[str, Any]) -> None:
-    st.dialog(parts.plain(posixpath.basename(document["document"])), width="medium")(_detail)(collection, document)
 
 
 @parts.edge
@@ -267,6 +280,7 @@ def _detail(collection: str, document: dict[str, Any]) -> None:
         if st.button("Ask this document", type="primary", key="ask-this", icon=":material/chat:"):
             st.session_state["collection"], st.session_state["document"] = collection, document["document"]
             st.session_state["scope_of"] = ""
+            _close()
             st.switch_page(st.session_state["pages"]["chat"])
         st.download_button(
             "Original", lambda: backend.client.original(collection, int(document["id"]))[1], key="download-this",
@@ -281,6 +295,6 @@ def _detail(collection: str, document: dict[str, Any]) -> None:
         parts.notice("Remove it from the collection? Answers will no longer use it.", "The uploaded copy is deleted.")
         if st.button("Yes, remove it", type="primary", key="remove-yes"):
             backend.client.remove(collection, document["document"])
-            st.session_state.pop("removing", None)
+            _close()
             st.session_state["said"] = f"{document['document']} is being removed."
             st.rerun()

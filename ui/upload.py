@@ -20,7 +20,6 @@ from errors import EngineUnavailable, FootnoteError
 from ui.backend import Backend, report
 
 PATH = "/upload"
-SPOOL_BYTES = 1_000_000  # of a file kept in memory before it goes to disk
 MEGABYTE = 1_000_000
 
 
@@ -38,7 +37,8 @@ def route(backend: Callable[[], Backend]) -> Route:
         except FootnoteError as error:
             return _refused(400, error.message, error.cure)
         except Exception as error:  # the edge of a request: reported with a number
-            return _refused(500, "Something went wrong in Footnote itself.", f"The log has the reason under number {report(error)}.")
+            number = report(error)
+            return _refused(500, "Something went wrong in Footnote itself.", f"The log has the reason under number {number}.")
 
     return Route(PATH, upload, methods=["POST"])
 
@@ -54,12 +54,12 @@ async def _upload(request: Request, backend: Backend) -> Response:
         return _refused(400, "The file has no name.", "Choose it again.")
     limit = backend.settings.upload_mb * MEGABYTE
     too_large = _refused(
-        413, f"Larger than {backend.settings.upload_mb} MB.", "Put it into a folder on this machine and add that, or raise upload_mb."
+        413, f"Larger than {backend.settings.upload_mb} MB.", "Put it into a folder on this machine and add that folder, or raise upload_mb."
     )
     if int(request.headers.get("content-length") or 0) > limit:
         return too_large
     received = 0
-    with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
+    with tempfile.TemporaryFile(dir=backend.settings.home) as spool:
         async for piece in request.stream():
             received += len(piece)
             if received > limit:

@@ -119,8 +119,8 @@ function sentences(host, data, open) {
 function draw(sentence, index, open, host) {
   const element = make("span", "sentence");
   const cells = sentence.cells;
+  if (sentence.line) element.classList.add("line");
   if (cells) {
-    element.classList.add("line");
     cells.forEach((cell) => element.append(make("span", "cell", cell)));
   }
   // the last word and its footnotes stay on one line
