@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from config import ROOT, Settings  # noqa: E402  (the path above makes it importable)
+from config import ROOT, Settings
 
 HEAD = """# Settings
 

@@ -83,7 +83,8 @@ def test_the_settings_page_is_current() -> None:
 def test_torch_has_one_version_everywhere() -> None:
     """It is installed by a line of its own, so its version stands in three files."""
     files = ("README.md", "requirements.txt", "scripts/setup.sh", "docs/operators.md")
-    assert len({version for each in files for version in re.findall(r"torch==([\d.]+\d)", (ROOT / each).read_text(encoding="utf-8"))}) == 1
+    texts = [(ROOT / each).read_text(encoding="utf-8") for each in files]
+    assert len({version for text in texts for version in re.findall(r"torch==([\d.]+\d)", text)}) == 1
 
 
 def test_what_readme_promises_to_install_is_what_setup_installs() -> None:

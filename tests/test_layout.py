@@ -1,4 +1,4 @@
-"""The shape of the code: one door for each heavy library, imports one way, nothing unpickled, prompts filled with what they ask for."""
+"""The shape of the code: one door for each heavy library, imports one way, nothing unpickled, prompts filled as they ask."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ MAY_IMPORT = {
 }
 
 # What the web process must never load: it would make every click slow and its memory large.
-HEAVY = ("torch", "transformers", "sentence_transformers", "llama_cpp", "faiss", "unstructured", "spacy", "pypdf", "pypdfium2", "onnxruntime")
+HEAVY = (
+    "torch", "transformers", "sentence_transformers", "llama_cpp", "faiss", "unstructured", "spacy", "pypdf", "pypdfium2", "onnxruntime",
+)
 
 
 def _modules() -> list[Path]:
@@ -71,8 +73,10 @@ def _imports(path: Path) -> Iterator[str]:
                 yield from (each.name for each in names)
             case ast.ImportFrom(module=str(module), names=names, level=0):
                 yield from (f"{module}.{each.name}" if module in OWN else module for each in names)
-            case ast.Call(func=ast.Attribute(attr="import_module") | ast.Name(id="__import__" | "import_module"), args=[first, *_]):
-                yield first.value if isinstance(first, ast.Constant) else "an unreadable name"
+            case ast.Call(
+                func=ast.Attribute(attr="import_module") | ast.Name(id="__import__" | "import_module"), args=[ast.Constant(str(name)), *_]
+            ):
+                yield name
 
 
 MODULES = _modules()
@@ -94,7 +98,8 @@ def test_imports_go_one_way(path: Path) -> None:
     home = path.relative_to(ROOT).parts[0].removesuffix(".py")
     allowed = MAY_IMPORT[home] | {home}
     if _name(path) == "rag/client.py" or home == "records":
-        assert not {name.split(".")[0] for name in _imports(path)} - {"config", "errors", "records", "rag", "httpx", *sys.stdlib_module_names}
+        light = {"config", "errors", "records", "rag", "httpx", *sys.stdlib_module_names}
+        assert not {name.split(".")[0] for name in _imports(path)} - light
     wrong = {
         name for name in _imports(path)
         if name.split(".")[0] in OWN and not any(name == each or name.startswith(f"{each}.") for each in allowed)
@@ -105,7 +110,8 @@ def test_imports_go_one_way(path: Path) -> None:
 def test_the_web_process_loads_nothing_heavy() -> None:
     """Every page imported, in a fresh interpreter: no model, index or parser library comes with them."""
     pages = [f"ui.{path.stem}" for path in sorted((ROOT / "ui").glob("*.py")) if path.stem not in ("__init__", "front")]
-    code = f"import sys, importlib; [importlib.import_module(p) for p in {pages!r}]; print(*sorted(set({HEAVY!r}) & set(sys.modules)))"
+    load = f"import sys, importlib; [importlib.import_module(page) for page in {pages!r}]"
+    code = f"{load}; print(*sorted(set({HEAVY!r}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
 
@@ -119,7 +125,7 @@ def test_nothing_is_unpickled_and_no_text_is_run_as_code(path: Path) -> None:
         if not isinstance(node, ast.Call):
             continue
         called = ast.unparse(node.func)
-        assert called not in {"eval", "exec", "torch.load", "os.system", "os.popen", "pandas.read_pickle"}, f"line {node.lineno}: {called}"
+        assert called not in {"eval", "exec", "torch.load", "os.system", "os.popen", "pandas.read_pickle"}, f"{node.lineno}: {called}"
         given = {each.arg: ast.unparse(each.value) for each in node.keywords}
         assert given.get("allow_pickle", "False") == "False", f"line {node.lineno}: allow_pickle"
         assert given.get("shell", "False") == "False", f"line {node.lineno}: shell"
@@ -145,7 +151,8 @@ def test_only_config_reads_the_environment(path: Path) -> None:
                 harmless.add(id(inner))
     reads = [
         node.lineno for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("os.environ", "os.getenv", "os.environb") and id(node) not in harmless
+        if isinstance(node, ast.Attribute) and id(node) not in harmless
+        and ast.unparse(node) in ("os.environ", "os.getenv", "os.environb")
     ]
     assert reads == []
 
@@ -158,15 +165,18 @@ def test_a_module_opens_with_a_sentence(path: Path) -> None:
 
 def test_each_prompt_is_filled_with_exactly_its_variables() -> None:
     """prompts/README.md names each file, who fills it, and with what; file and code agree with it."""
-    table = re.findall(r"^\| `(\S+\.md)` \| `(\S+\.py)` \| (.+?) \|$", (ROOT / "prompts" / "README.md").read_text(encoding="utf-8"), re.M)
+    readme = (ROOT / "prompts" / "README.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| `(\S+\.md)` \| `(\S+\.py)` \| (.+?) \|$", readme, re.M)
     assert {name for name, _, _ in table} == {path.name for path in (ROOT / "prompts").glob("*.md")} - {"README.md"}
     for name, filler, variables in table:
         wanted = set(re.findall(r"\$(\w+)", variables))
         assert set(Template((ROOT / "prompts" / name).read_text(encoding="utf-8")).get_identifiers()) == wanted, name
-        given = [
-            {key.value for key in node.keys if isinstance(key, ast.Constant)} if isinstance(node, ast.Dict) else {each.arg for each in node.keywords}
-            for node in ast.walk(_tree(ROOT / filler)) if isinstance(node, ast.Dict | ast.Call)
-        ]
+        given: list[set[object]] = []
+        for node in ast.walk(_tree(ROOT / filler)):
+            if isinstance(node, ast.Dict):
+                given.append({key.value for key in node.keys if isinstance(key, ast.Constant)})
+            elif isinstance(node, ast.Call):
+                given.append({each.arg for each in node.keywords})
         assert wanted in given, f"{filler} fills prompts/{name} with other names"
 
 
@@ -196,7 +206,7 @@ def test_every_library_imported_is_pinned() -> None:
 def test_no_file_speaks_of_the_machine_it_was_written_on() -> None:
     """Paths and hosts of somebody's own machine mean nothing to the person who cloned this."""
     words = ["/" + "work/", "/" + "opt/", ".." + "/shared", "/root" + "/", "file" + "://" + "/opt"]
-    skip = {".git", ".venv", "var", "indexes", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", "results"}
+    skip = {".git", ".venv", "var", "indexes", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis"}
     kinds = {".py", ".md", ".txt", ".toml", ".sh", ".jsonl", ".css", ".js", ".html", ""}
     found = []
     for path in ROOT.rglob("*"):
