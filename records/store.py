@@ -106,7 +106,9 @@ class Records:
             migrate(self._connection, path)
         except sqlite3.OperationalError as error:
             self._connection.close()
-            raise FootnoteError(f"{path} cannot be used: {error}.", "Check the disk and the folder's rights, then try again.") from None
+            raise FootnoteError(
+                f"{path} cannot be used: {error}.", "Check the disk and the folder's rights, then try again."
+            ) from None
         except sqlite3.DatabaseError as error:
             self._connection.close()
             raise FootnoteError(
@@ -135,7 +137,8 @@ class Records:
         now = _now()
         with self._write() as sql:
             sql.execute(
-                "INSERT INTO conversations (id, user, collection, title, document, created, updated) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO conversations (id, user, collection, title, document, created, updated)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (conversation, user, collection, _title(title), document, now, now),
             )
         return conversation
@@ -163,9 +166,7 @@ class Records:
         if not title.strip():
             raise UsageError("A conversation needs a name.", "Type at least one letter.")
         with self._write() as sql:
-            sql.execute(
-                "UPDATE conversations SET title = ? WHERE id = ? AND user = ?", (_title(title), conversation, user)
-            )
+            sql.execute("UPDATE conversations SET title = ? WHERE id = ? AND user = ?", (_title(title), conversation, user))
 
     def scope_conversation(self, conversation: str, collection: str, document: str, user: str) -> None:
         """Remember what the conversation asks: a collection, and within it a document filter or ""."""
@@ -179,8 +180,7 @@ class Records:
         """Hide it at once; `restore_conversation` brings it back until it is erased."""
         with self._write() as sql:
             sql.execute(
-                "UPDATE conversations SET deleted = ? WHERE id = ? AND user = ? AND deleted IS NULL",
-                (_now(), conversation, user),
+                "UPDATE conversations SET deleted = ? WHERE id = ? AND user = ? AND deleted IS NULL", (_now(), conversation, user)
             )
         self.erase_deleted()
 
@@ -211,10 +211,17 @@ class Records:
     # messages
 
     def add_message(
-        self, conversation: str, role: str, text: str, user: str, *,
-        status: str = "done", answer_id: str = "", answer: dict[str, Any] | None = None,
+        self,
+        conversation: str,
+        role: str,
+        text: str,
+        user: str,
+        *,
+        status: str = "done",
+        answer_id: str = "",
+        answer: dict[str, Any] | None = None,
     ) -> int:
-        """A message's id. The conversation moves to the top of the list. Raises UsageError where there is no such conversation."""
+        """A message's id. The conversation moves to the top of the list. Raises UsageError if it is not there."""
         _one_of(role, ROLES)
         _one_of(status, STATUSES)
         now = _now()
@@ -232,8 +239,13 @@ class Records:
             return int(row.lastrowid or 0)
 
     def update_message(
-        self, message: int, *, text: str | None = None, status: str | None = None,
-        answer_id: str | None = None, answer: dict[str, Any] | None = None,
+        self,
+        message: int,
+        *,
+        text: str | None = None,
+        status: str | None = None,
+        answer_id: str | None = None,
+        answer: dict[str, Any] | None = None,
     ) -> None:
         """Change what is given; a message that was deleted meanwhile stays deleted.
 
@@ -244,7 +256,7 @@ class Records:
         with self._write() as sql:
             sql.execute(
                 "UPDATE messages SET text = coalesce(:text, text), status = coalesce(:status, status),"
-                " answer = CASE WHEN :answer_id IS NULL OR :answer_id = answer_id THEN coalesce(:answer, answer) ELSE :answer END,"
+                " answer = CASE WHEN coalesce(:answer_id, answer_id) = answer_id THEN coalesce(:answer, answer) ELSE :answer END,"
                 " answer_id = coalesce(:answer_id, answer_id) WHERE id = :id",
                 {"text": text, "status": status, "answer_id": answer_id, "answer": _json(answer), "id": message},
             )
@@ -310,7 +322,8 @@ class Records:
             last = sql.execute("SELECT link FROM receipts ORDER BY number DESC LIMIT 1").fetchone()
             link = _link(last["link"] if last else "", receipt, user, now, digest)
             sql.execute(
-                "INSERT INTO receipts (id, user, conversation, created, digest, link, salt, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO receipts (id, user, conversation, created, digest, link, salt, body)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (receipt, user, conversation, now, digest, link, salt, text),
             )
         return receipt
@@ -327,7 +340,10 @@ class Records:
         for row in self._read("SELECT * FROM receipts ORDER BY number", ()):
             if _link(previous, row["id"], row["user"], row["created"], row["digest"]) != row["link"]:
                 wrong.append(f"Receipt {row['id']} does not follow the one before it.")
-            if row["body"] is not None and hashlib.sha256((row["salt"] or b"") + row["body"].encode()).hexdigest() != row["digest"]:
+            if (
+                row["body"] is not None
+                and hashlib.sha256((row["salt"] or b"") + row["body"].encode()).hexdigest() != row["digest"]
+            ):
                 wrong.append(f"Receipt {row['id']} is not what was written.")
             previous = row["link"]
         return wrong
@@ -346,7 +362,8 @@ class Records:
                     count += 1
             for row in sql.execute(
                 "SELECT messages.id, messages.answer FROM messages JOIN conversations ON conversations.id = messages.conversation"
-                " WHERE answer IS NOT NULL AND collection = ?", (collection,),
+                " WHERE answer IS NOT NULL AND collection = ?",
+                (collection,),
             ).fetchall():
                 if _names(json.loads(row["answer"]), document):
                     sql.execute("UPDATE messages SET text = '', answer = NULL, status = 'erased' WHERE id = ?", (row["id"],))
@@ -426,9 +443,7 @@ def _one_of(value: str, known: tuple[str, ...]) -> None:
 
 
 def _conversation(row: sqlite3.Row) -> Conversation:
-    return Conversation(
-        row["id"], row["user"], row["collection"], row["title"], row["document"], row["created"], row["updated"]
-    )
+    return Conversation(row["id"], row["user"], row["collection"], row["title"], row["document"], row["created"], row["updated"])
 
 
 def _message(row: sqlite3.Row) -> Message:

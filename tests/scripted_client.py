@@ -19,17 +19,62 @@ LEAVE = (
     "proportion to their hours.\n\n| Years of service | Days |\n| --- | --- |\n| 0 to 5 | 25 |\n| over 5 | 28 |\n\n"
     "- Leave must be asked for two weeks ahead.\n- Five days may be carried over until 31 March."
 )
-TRAVEL = "Travel\n\nMeals are paid up to $40 a day; see *travel* and <b>hotel</b> rules. Trains are preferred to planes :smile: below 600 km."
+TRAVEL = (
+    "Travel\n\nMeals are paid up to $40 a day; see *travel* and <b>hotel</b> rules. "
+    "Trains are preferred to planes :smile: below 600 km."
+)
 DOCUMENTS = [
-    {"id": 1, "source": "company", "path": "handbook/leave.md", "document": "handbook/leave.md", "kind": "md", "title": "Leave",
-     "date": "2025-03-01", "size": 1200, "pages": 1, "passages": 3, "status": "ready", "reason": "", "cure": "", "warnings": [],
-     "added": "2025-06-01T10:00:00+00:00"},
-    {"id": 2, "source": "company", "path": "travel [2025].pdf", "document": "travel [2025].pdf", "kind": "pdf", "title": "Travel policy",
-     "date": "2025-01-01", "size": 48_000, "pages": 3, "passages": 5, "status": "ready", "reason": "", "cure": "",
-     "warnings": ["Page 3 has no text."], "added": "2025-06-01T10:00:00+00:00"},
-    {"id": 3, "source": "uploads", "path": "salaries.pdf", "document": "salaries.pdf", "kind": "pdf", "title": "", "date": None,
-     "size": 9_000, "pages": 0, "passages": 0, "status": "failed", "reason": "The file is encrypted.",
-     "cure": "Save it without a password and add it again.", "warnings": [], "added": "2025-06-01T10:00:00+00:00"},
+    {
+        "id": 1,
+        "source": "company",
+        "path": "handbook/leave.md",
+        "document": "handbook/leave.md",
+        "kind": "md",
+        "title": "Leave",
+        "date": "2025-03-01",
+        "size": 1200,
+        "pages": 1,
+        "passages": 3,
+        "status": "ready",
+        "reason": "",
+        "cure": "",
+        "warnings": [],
+        "added": "2025-06-01T10:00:00+00:00",
+    },
+    {
+        "id": 2,
+        "source": "company",
+        "path": "travel [2025].pdf",
+        "document": "travel [2025].pdf",
+        "kind": "pdf",
+        "title": "Travel policy",
+        "date": "2025-01-01",
+        "size": 48_000,
+        "pages": 3,
+        "passages": 5,
+        "status": "ready",
+        "reason": "",
+        "cure": "",
+        "warnings": ["Page 3 has no text."],
+        "added": "2025-06-01T10:00:00+00:00",
+    },
+    {
+        "id": 3,
+        "source": "uploads",
+        "path": "salaries.pdf",
+        "document": "salaries.pdf",
+        "kind": "pdf",
+        "title": "",
+        "date": None,
+        "size": 9_000,
+        "pages": 0,
+        "passages": 0,
+        "status": "failed",
+        "reason": "The file is encrypted.",
+        "cure": "Save it without a password and add it again.",
+        "warnings": [],
+        "added": "2025-06-01T10:00:00+00:00",
+    },
 ]
 
 
@@ -39,8 +84,17 @@ def passage(document: int, quote: str, page: int | None, section: str, number: i
     row = DOCUMENTS[document - 1]
     start = text.index(quote)
     return {
-        "document": row["document"], "page": page, "section": section, "score": 1.0 / number, "text": quote, "title": row["title"],
-        "date": row["date"], "start": start, "end": start + len(quote), "document_id": document, "passage_id": number,
+        "document": row["document"],
+        "page": page,
+        "section": section,
+        "score": 1.0 / number,
+        "text": quote,
+        "title": row["title"],
+        "date": row["date"],
+        "start": start,
+        "end": start + len(quote),
+        "document_id": document,
+        "passage_id": number,
         "found_by": "both",
     }
 
@@ -70,11 +124,18 @@ def answer_json(question: str, sentences: list[dict[str, Any]], stopped: bool = 
     """An Answer as JSON."""
     return {
         "answer": " ".join(f"{each['text']} [{each['citations'][0]['n']}]" for each in sentences) or "The documents do not say.",
-        "found": bool(sentences), "how": "quoted" if sentences else "",
+        "found": bool(sentences),
+        "how": "quoted" if sentences else "",
         "citations": [each for sentence in sentences for each in sentence["citations"]],
         "sentences": [{**each, "citations": [c["n"] for c in each["citations"]]} for each in sentences],
-        "passages": PASSAGES, "model": "SmolLM2-135M-Instruct Q4_0", "index_version": "v000001", "question": question,
-        "timings": {"total": 2.4}, "usage": {}, "receipt": "r1", "stopped": stopped,
+        "passages": PASSAGES,
+        "model": "SmolLM2-135M-Instruct Q4_0",
+        "index_version": "v000001",
+        "question": question,
+        "timings": {"total": 2.4},
+        "usage": {},
+        "receipt": "r1",
+        "stopped": stopped,
         "notes": ["A newer version of this document exists: travel [2026].pdf"] if sentences else [],
     }
 
@@ -107,10 +168,20 @@ class ScriptedClient:
         return {"state": "ready"}
 
     def collections(self) -> list[dict[str, Any]]:
-        return [] if self.empty else [
-            {"name": "default", "documents": 2, "passages": 8, "version": "v000001", "refreshed": "2025-06-01T10:00:00+00:00"},
-            {"name": "legal", "documents": 1, "passages": 4, "version": "v000007", "refreshed": "2025-06-01T10:00:00+00:00"},
-        ]
+        return (
+            []
+            if self.empty
+            else [
+                {
+                    "name": "default",
+                    "documents": 2,
+                    "passages": 8,
+                    "version": "v000001",
+                    "refreshed": "2025-06-01T10:00:00+00:00",
+                },
+                {"name": "legal", "documents": 1, "passages": 4, "version": "v000007", "refreshed": "2025-06-01T10:00:00+00:00"},
+            ]
+        )
 
     def documents(self, collection: str, user: str) -> list[dict[str, Any]]:
         return [] if self.empty else self.listed
@@ -119,14 +190,24 @@ class ScriptedClient:
         return ["How many days of leave do I have?", "What is paid for meals & <b>hotels</b> ($ a day)?"]
 
     def ask(
-        self, question: str, collection: str, *, user: str, document: str | None = None, history: list[dict[str, str]] | None = None,
-        conversation: str | None = None, message: int | None = None, keep: int | None = None,
+        self,
+        question: str,
+        collection: str,
+        *,
+        user: str,
+        document: str | None = None,
+        history: list[dict[str, str]] | None = None,
+        conversation: str | None = None,
+        message: int | None = None,
+        keep: int | None = None,
     ) -> str:
         if self.fails is not None:
             error, self.fails = self.fails, None
             raise error
         answer_id = f"a{len(self.asked)}"
-        self.asked.append({"question": question, "collection": collection, "document": document, "history": history, "message": message})
+        self.asked.append(
+            {"question": question, "collection": collection, "document": document, "history": history, "message": message}
+        )
         if conversation is not None:
             if message is None:
                 self.records.add_message(conversation, "user", question, user)
@@ -153,7 +234,10 @@ class ScriptedClient:
                 return {"state": "done", "passages": PASSAGES, "sentences": shown, "answer": answer}
             state = ("queued", "queued", "searching", "reading", "writing", "writing", "writing")[looks]
             return {
-                "state": state, "position": 2, "estimate_s": 8, "passages": PASSAGES if looks >= 3 else [],
+                "state": state,
+                "position": 2,
+                "estimate_s": 8,
+                "passages": PASSAGES if looks >= 3 else [],
                 "sentences": sentences[: max(0, looks - 4)],
             }
 
@@ -165,8 +249,17 @@ class ScriptedClient:
 
     def page_text(self, collection: str, document_id: int, page: int | None) -> dict[str, Any]:
         text = LEAVE if document_id == 1 else TRAVEL
-        heads = [{"start": 0, "level": 1, "text": "Leave"}, {"start": 7, "level": 2, "text": "Annual leave"}] if document_id == 1 else []
-        return {"text": text, "headings": heads, "pages": DOCUMENTS[document_id - 1]["pages"], "kind": DOCUMENTS[document_id - 1]["kind"]}
+        heads = (
+            [{"start": 0, "level": 1, "text": "Leave"}, {"start": 7, "level": 2, "text": "Annual leave"}]
+            if document_id == 1
+            else []
+        )
+        return {
+            "text": text,
+            "headings": heads,
+            "pages": DOCUMENTS[document_id - 1]["pages"],
+            "kind": DOCUMENTS[document_id - 1]["kind"],
+        }
 
     def page_image(self, collection: str, document_id: int, page: int, quotes: list[str], width: int) -> bytes:
         return self.page()
@@ -186,15 +279,36 @@ class ScriptedClient:
     def refresh(self, collection: str) -> str:
         failed = {"document": "salaries.pdf", "reason": "The file is encrypted.", "cure": "Save it without a password."}
         self.job_state = {
-            "state": "done", "started": 1_750_000_000.0, "seconds": 3.2, "message": "", "cure": "", "done": 3, "total": 3,
+            "state": "done",
+            "started": 1_750_000_000.0,
+            "seconds": 3.2,
+            "message": "",
+            "cure": "",
+            "done": 3,
+            "total": 3,
             "files": [
-                {"document": "new.md", "status": "added", "pages": 1, "passages": 2, "tables": 1, "warnings": ["1 picture was not read."]},
+                {
+                    "document": "new.md",
+                    "status": "added",
+                    "pages": 1,
+                    "passages": 2,
+                    "tables": 1,
+                    "warnings": ["1 picture was not read."],
+                },
                 {"document": "handbook/leave.md", "status": "unchanged"},
                 {"status": "failed", **failed},
             ],
             "report": {
-                "version": "v000002", "added": 1, "changed": 0, "moved": 0, "removed": 0, "unchanged": 1, "failed": [failed],
-                "warnings": ["leave.md and leave old.md say nearly the same."], "passages": 9, "seconds": 3.2,
+                "version": "v000002",
+                "added": 1,
+                "changed": 0,
+                "moved": 0,
+                "removed": 0,
+                "unchanged": 1,
+                "failed": [failed],
+                "warnings": ["leave.md and leave old.md say nearly the same."],
+                "passages": 9,
+                "seconds": 3.2,
             },
         }
         return "j1"
@@ -223,6 +337,7 @@ def scripted_backend(home: Path, **how: Any) -> Backend:
 
 def png(width: int, height: int) -> bytes:
     """A plain white picture."""
+
     def chunk(kind: bytes, body: bytes) -> bytes:
         return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
 

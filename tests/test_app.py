@@ -26,7 +26,18 @@ from ui import answer, page_text, parts, upload
 from ui.backend import Backend
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAVY = ("torch", "faiss", "llama_cpp", "sentence_transformers", "unstructured", "transformers", "pypdf", "pypdfium2", "pandas", "pyarrow")
+HEAVY = (
+    "torch",
+    "faiss",
+    "llama_cpp",
+    "sentence_transformers",
+    "unstructured",
+    "transformers",
+    "pypdf",
+    "pypdfium2",
+    "pandas",
+    "pyarrow",
+)
 SECONDS = 30  # for one run of a page; it takes about 0.01, the first one in a process 0.5
 
 
@@ -91,7 +102,11 @@ def drawn(page: AppTest, component: str = "answer") -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
 
     def walk(node: Any) -> None:
-        if isinstance(node, UnknownElement) and node.type == "bidi_component" and node.proto.component_name == f"footnote_{component}":
+        if (
+            isinstance(node, UnknownElement)
+            and node.type == "bidi_component"
+            and node.proto.component_name == f"footnote_{component}"
+        ):
             found.append(json.loads(node.proto.bytes))
         for each in getattr(node, "children", {}).values():
             walk(each)
@@ -133,7 +148,13 @@ def test_an_answer_comes_step_by_step_with_its_sources_first(backend: Backend) -
         seen.append((view["step"].split(",")[0], len(view["sources"]), len(view["sentences"])))
         page.run()
     assert seen[0] == ("1 question before yours", 0, 0)
-    assert seen[1:6] == [("Searching 2 documents", 0, 0), ("Reading 3 passages", 3, 0), ("Writing", 3, 0), ("Writing", 3, 1), ("Writing", 3, 2)]
+    assert seen[1:6] == [
+        ("Searching 2 documents", 0, 0),
+        ("Reading 3 passages", 3, 0),
+        ("Writing", 3, 0),
+        ("Writing", 3, 1),
+        ("Writing", 3, 2),
+    ]
     (view,) = drawn(page)
     assert view["step"] == ""
     assert view["meta"] == ["Quoted from the documents", "SmolLM2-135M-Instruct Q4_0", "2.4 s"]
@@ -200,7 +221,7 @@ def test_asking_again_replaces_the_answer_and_forgets_it_first(backend: Backend)
 
 
 def test_a_follow_up_brings_the_conversation_along(backend: Backend) -> None:
-    """"And part-time?" can only be understood with what was said before."""
+    """ "And part-time?" can only be understood with what was said before."""
     page = wait(ask(open_chat(backend)))
     ask(page, "And part-time?")
     assert [each["role"] for each in client(backend).asked[1]["history"]] == ["user", "assistant"]
@@ -242,7 +263,10 @@ def opened(backend: Backend, number: int, page_number: int | None) -> AppTest:
     message = backend.records.messages(only_conversation(backend), "local")[1]
     assert message.answer is not None
     page.session_state["source"] = {
-        "at": f"s{number}.0", "message": message.id, "collection": "default", "quoted": message.answer["citations"][number],
+        "at": f"s{number}.0",
+        "message": message.id,
+        "collection": "default",
+        "quoted": message.answer["citations"][number],
         "page": page_number,
     }
     return page.run()
@@ -255,7 +279,11 @@ def test_a_text_opens_with_its_passage_marked(backend: Backend) -> None:
     marked = "".join(piece for block in view["blocks"] for piece, is_marked in block.get("pieces", []) if is_marked)
     assert marked == LEAVE_QUOTE
     assert [block["level"] for block in view["blocks"] if block["kind"] == "heading"] == [1, 2]
-    assert [block["cells"] for block in view["blocks"] if block["kind"] == "row"] == [["Years of service", "Days"], ["0 to 5", "25"], ["over 5", "28"]]
+    assert [block["cells"] for block in view["blocks"] if block["kind"] == "row"] == [
+        ["Years of service", "Days"],
+        ["0 to 5", "25"],
+        ["over 5", "28"],
+    ]
 
 
 def test_a_pdf_opens_as_a_picture_of_its_page(backend: Backend) -> None:
@@ -266,6 +294,18 @@ def test_a_pdf_opens_as_a_picture_of_its_page(backend: Backend) -> None:
     assert "Page 3 of 3" in texts(page) and "Back to the quote" in labels(page)
     button(page, "Close").click().run()
     assert "Close" not in labels(page)
+
+
+def test_a_changed_document_is_not_marked_in_the_wrong_place(backend: Backend) -> None:
+    """An old answer's offsets mean nothing in a new text: the page says so and marks nothing."""
+    page = wait(ask(open_chat(backend)))
+    message = backend.records.messages(only_conversation(backend), "local")[1]
+    quoted = {**SENTENCES[0]["citations"][0], "quote": "Full-time employees have 20 days of paid leave a year."}
+    page.session_state["source"] = {"at": "s0.0", "message": message.id, "collection": "default", "quoted": quoted, "page": None}
+    page.run()
+    (view,) = drawn(page, "page")
+    assert "The document has changed since this answer was written." in texts(page)
+    assert not any(is_marked for block in view["blocks"] for _, is_marked in block.get("pieces", []))
 
 
 def test_a_click_on_what_is_not_there_opens_nothing() -> None:
@@ -374,7 +414,12 @@ def test_a_refresh_says_what_it_did(backend: Backend) -> None:
 def test_a_running_refresh_shows_its_progress(backend: Backend) -> None:
     """Done of total, and the files read last."""
     client(backend).job_state = {
-        "state": "running", "stage": "reading", "done": 3, "total": 10, "files": [{"document": "a.md", "status": "added"}], "report": None,
+        "state": "running",
+        "stage": "reading",
+        "done": 3,
+        "total": 10,
+        "files": [{"document": "a.md", "status": "added"}],
+        "report": None,
     }
     page = open_library(backend)
     assert "Reading 4 of 10" in str(page.get("progress")[0].proto) and "a.md" in texts(page)
@@ -383,7 +428,11 @@ def test_a_running_refresh_shows_its_progress(backend: Backend) -> None:
 def test_a_failed_refresh_says_why(backend: Backend) -> None:
     """The old index is still served, and the cure is on the page."""
     client(backend).job_state = {
-        "state": "failed", "files": [], "report": None, "message": "40 % of the documents would vanish.", "cure": "Is the share mounted?",
+        "state": "failed",
+        "files": [],
+        "report": None,
+        "message": "40 % of the documents would vanish.",
+        "cure": "Is the share mounted?",
     }
     page = open_library(backend)
     assert "40 % of the documents would vanish." in texts(page) and "Is the share mounted?" in texts(page)
@@ -443,7 +492,9 @@ def upload_client(backend: Backend) -> TestClient:
 def test_a_file_of_a_folder_keeps_its_place(backend: Backend) -> None:
     """The relative path that the browser names becomes the label."""
     sent = upload_client(backend).post(
-        "/upload?collection=default&label=team%20docs/sub/plan.md", content=b"# Plan", headers={"X-Footnote-Token": backend.upload_token}
+        "/upload?collection=default&label=team%20docs/sub/plan.md",
+        content=b"# Plan",
+        headers={"X-Footnote-Token": backend.upload_token},
     )
     assert sent.status_code == 200 and client(backend).uploaded == {"team docs/sub/plan.md": b"# Plan"}
 
@@ -467,8 +518,13 @@ def test_a_refused_upload_says_why(backend: Backend) -> None:
 
     refused = web.post("/upload?collection=default&label=big.pdf", content=large(), headers=headers)
     assert refused.status_code == 413 and refused.json()["message"] == "Larger than 100 MB."
-    assert web.post("/upload?collection=default&label=no.md", content=b"", headers=headers).json()["message"] == "The file is empty."
-    assert web.post("/upload?collection=default&label=a.exe", content=b"MZ", headers=headers).json()["message"] == "Programs are not read."
+    assert (
+        web.post("/upload?collection=default&label=no.md", content=b"", headers=headers).json()["message"] == "The file is empty."
+    )
+    assert (
+        web.post("/upload?collection=default&label=a.exe", content=b"MZ", headers=headers).json()["message"]
+        == "Programs are not read."
+    )
     assert client(backend).uploaded == {}
 
 
@@ -520,7 +576,10 @@ def test_a_long_document_is_drawn_around_the_quote() -> None:
 def test_times_are_said_as_people_say_them() -> None:
     """Just now, minutes, hours, days, then the date."""
     now = datetime(2025, 6, 10, 12, 0, tzinfo=UTC)
-    said = [parts.ago(f"2025-06-{day}T{hour}:00+00:00", now) for day, hour in (("10", "12:00"), ("10", "11:58"), ("10", "09:00"), ("08", "12:00"), ("01", "12:00"))]
+    said = [
+        parts.ago(f"2025-06-{day}T{hour}:00+00:00", now)
+        for day, hour in (("10", "12:00"), ("10", "11:58"), ("10", "09:00"), ("08", "12:00"), ("01", "12:00"))
+    ]
     assert said == ["just now", "2 min ago", "3 h ago", "2 days ago", "2025-06-01"]
 
 

@@ -160,7 +160,7 @@ def test_a_changed_receipt_is_found(records: Records) -> None:
         records.add_receipt({"answer": f"answer {number}"})
     assert records.verify_receipts() == []
     with sqlite3.connect(records.path) as other:
-        other.execute("UPDATE receipts SET body = '{\"answer\":\"better\"}' WHERE number = 2")
+        other.execute('UPDATE receipts SET body = \'{"answer":"better"}\' WHERE number = 2')
     assert len(records.verify_receipts()) == 1
     with sqlite3.connect(records.path) as other:
         other.execute("DELETE FROM receipts WHERE number = 2")

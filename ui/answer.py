@@ -22,14 +22,20 @@ RUNNING = ("queued", "searching", "reading", "writing")
 
 
 def where(passage: dict[str, Any]) -> str:
-    """"handbook.pdf, p. 4 · Leave › Annual leave · 2025-03-04"."""
+    """ "handbook.pdf, p. 4 · Leave › Annual leave · 2025-03-04"."""
     place = passage["document"] if passage.get("page") is None else f"{passage['document']}, p. {passage['page']}"
     return " · ".join(each for each in (place, passage.get("section") or "", passage.get("date") or "") if each)
 
 
 def drawn(
-    *, passages: list[dict[str, Any]], sentences: list[dict[str, Any]], answer: dict[str, Any] | None = None,
-    step: str = "", trouble: dict[str, str] | None = None, opened: str = "", arrive: str = "",
+    *,
+    passages: list[dict[str, Any]],
+    sentences: list[dict[str, Any]],
+    answer: dict[str, Any] | None = None,
+    step: str = "",
+    trouble: dict[str, str] | None = None,
+    opened: str = "",
+    arrive: str = "",
 ) -> dict[str, Any]:
     """What the answer component is given. `sentences` as `cited` returns them; `answer` once it is complete.
 
@@ -76,7 +82,9 @@ def step(state: dict[str, Any], documents: int = 0) -> str:
     return STEPS.get(stage, "Working")
 
 
-def target(passages: list[dict[str, Any]], sentences: list[dict[str, Any]], clicked: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
+def target(
+    passages: list[dict[str, Any]], sentences: list[dict[str, Any]], clicked: dict[str, Any]
+) -> tuple[str, dict[str, Any]] | None:
     """What a click opens: its name in the drawing ("s0.1", "p2") and the citation or passage; None if it is not there.
 
     The click comes from a browser, so it is looked up, never trusted.

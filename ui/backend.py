@@ -11,6 +11,7 @@ import logging.handlers
 import secrets
 import threading
 import time
+
 import config
 from errors import FootnoteError
 from rag.client import Client
@@ -57,7 +58,7 @@ class Backend:
         except FootnoteError as error:
             log.error("the engine did not start: %s", error)
             self.error, self.state = error, "failed"
-        except Exception as error:  # the edge of a thread: without this the page would say "Starting" for ever
+        except Exception as error:  # noqa: BLE001 - the edge of a thread: without this the page would say "Starting" for ever
             number = report(error)
             self.error = FootnoteError("The engine did not start.", f"The log has the reason under number {number}.")
             self.state = "failed"

@@ -86,16 +86,26 @@ class Scope:
     def draw(self) -> None:
         """The line above the question that says what is asked, and opens to change it."""
         what = self.document or "all documents"
-        label = f"{parts.plain(self.collection)} · {parts.plain(what)}" if len(self.collections) > 1 else parts.plain(what.capitalize() if not self.document else what)
+        label = (
+            f"{parts.plain(self.collection)} · {parts.plain(what)}"
+            if len(self.collections) > 1
+            else parts.plain(what.capitalize() if not self.document else what)
+        )
         with st.popover(label, icon=":material/folder_open:", type="tertiary", key="scope"):
             names = [each["name"] for each in self.collections] or [self.collection]
-            chosen = st.selectbox("Collection", names, index=names.index(self.collection) if self.collection in names else 0, format_func=str)
+            chosen = st.selectbox(
+                "Collection", names, index=names.index(self.collection) if self.collection in names else 0, format_func=str
+            )
             every = "All documents"
             listed = [each["document"] for each in documents(self.collection, self.row) if each.get("status") != "failed"]
             shown = [every, *([self.document] if self.document and self.document not in listed else []), *listed]
             document = st.selectbox(
-                "Documents", shown, index=shown.index(self.document) if self.document else 0, accept_new_options=True,
-                help="Choose one, or type a pattern such as policies/*", key=f"document-{self.collection}-{self.document}",
+                "Documents",
+                shown,
+                index=shown.index(self.document) if self.document else 0,
+                accept_new_options=True,
+                help="Choose one, or type a pattern such as policies/*",
+                key=f"document-{self.collection}-{self.document}",
             )
             document = "" if document in (every, None) else document
             if (chosen, document) != (self.collection, self.document):
@@ -129,15 +139,22 @@ def ask(question: str, conversation: Conversation | None, scope: Scope, *, again
     st.session_state.pop("failed", None)
     st.session_state.pop("source", None)
     history = _history(backend.records.messages(conversation.id, parts.USER) if conversation else [], again)
-    named = conversation.id if conversation else backend.records.create_conversation(
-        parts.USER, scope.collection, question, scope.document
+    named = (
+        conversation.id
+        if conversation
+        else backend.records.create_conversation(parts.USER, scope.collection, question, scope.document)
     )
     # a chosen document is a name, a typed pattern is a pattern: a name with [ in it must still match itself
     listed = {each["document"] for each in documents(scope.collection, scope.row)}
     pattern = glob.escape(scope.document) if scope.document in listed else scope.document
     try:
         backend.client.ask(
-            question, scope.collection, user=parts.USER, document=pattern or None, history=history, conversation=named,
+            question,
+            scope.collection,
+            user=parts.USER,
+            document=pattern or None,
+            history=history,
+            conversation=named,
             message=again.id if again else None,
         )
     except EngineUnavailable:
@@ -165,15 +182,31 @@ def _heading(conversation: Conversation, messages: list[Message]) -> None:
     with st.container(key="heading", horizontal=True, horizontal_alignment="right"):
         with st.popover("Conversation", icon=":material/more_horiz:", type="tertiary", key="conversation-menu"):
             st.button(
-                "Rename", icon=":material/edit:", type="tertiary", key="rename", on_click=conversations.rename, args=(conversation.id,)
+                "Rename",
+                icon=":material/edit:",
+                type="tertiary",
+                key="rename",
+                on_click=conversations.rename,
+                args=(conversation.id,),
             )
             turns = [(each.role, each.text, each.answer) for each in messages]
             st.download_button(
-                "Save as Markdown", lambda: shape.markdown(conversation.title, turns), file_name="conversation.md",
-                mime="text/markdown", on_click="ignore", icon=":material/download:", type="tertiary", key="save",
+                "Save as Markdown",
+                lambda: shape.markdown(conversation.title, turns),
+                file_name="conversation.md",
+                mime="text/markdown",
+                on_click="ignore",
+                icon=":material/download:",
+                type="tertiary",
+                key="save",
             )
             st.button(
-                "Delete", icon=":material/delete:", type="tertiary", key="delete", on_click=conversations.delete, args=(conversation,)
+                "Delete",
+                icon=":material/delete:",
+                type="tertiary",
+                key="delete",
+                on_click=conversations.delete,
+                args=(conversation,),
             )
     conversations.dialog(conversation)
 
@@ -194,13 +227,21 @@ def _messages(conversation: Conversation, messages: list[Message], scope: Scope)
                 if message.answer:
                     given = said.get(message.id)
                     st.feedback(
-                        "thumbs", key=f"thumbs-{message.id}", default=None if given is None else int(given.verdict == "up"),
-                        on_change=_judge, args=(message.id,),
+                        "thumbs",
+                        key=f"thumbs-{message.id}",
+                        default=None if given is None else int(given.verdict == "up"),
+                        on_change=_judge,
+                        args=(message.id,),
                     )
                 if message.id == last and question:
                     st.button(
-                        "Ask again", key=f"again-{message.id}", type="tertiary", icon=":material/refresh:",
-                        on_click=ask, args=(question, conversation, scope), kwargs={"again": message},
+                        "Ask again",
+                        key=f"again-{message.id}",
+                        type="tertiary",
+                        icon=":material/refresh:",
+                        on_click=ask,
+                        args=(question, conversation, scope),
+                        kwargs={"again": message},
                     )
             _reason(message, said.get(message.id))
 
@@ -251,7 +292,10 @@ def _running(conversation: Conversation, message: Message, documents: int) -> No
         st.rerun()
     passages, sentences = state.get("passages") or [], state.get("sentences") or []
     data = shape.drawn(
-        passages=passages, sentences=sentences, step=shape.step(state, documents), opened=source.opened(message.id),
+        passages=passages,
+        sentences=sentences,
+        step=shape.step(state, documents),
+        opened=source.opened(message.id),
         arrive=_arrival(message),
     )
     if parts.answer_view(
@@ -259,7 +303,12 @@ def _running(conversation: Conversation, message: Message, documents: int) -> No
     ):
         st.rerun()
     st.button(
-        "Stop", key=f"stop-{message.id}", icon=":material/stop_circle:", shortcut="Escape", on_click=_stop, args=(message.answer_id,)
+        "Stop",
+        key=f"stop-{message.id}",
+        icon=":material/stop_circle:",
+        shortcut="Escape",
+        on_click=_stop,
+        args=(message.answer_id,),
     )
 
 
@@ -294,7 +343,10 @@ def _reason(message: Message, given: Any) -> None:
         why = "What is good about it?" if given.verdict == "up" else "What is wrong with it?"
         reasons = st.pills(why, REASONS[given.verdict], selection_mode="multi", key=f"reasons-{message.id}-{given.verdict}")
         note = st.text_input(
-            "In your own words", key=f"note-{message.id}", max_chars=500, label_visibility="collapsed",
+            "In your own words",
+            key=f"note-{message.id}",
+            max_chars=500,
+            label_visibility="collapsed",
             placeholder="In your own words, if you like",
         )
         with st.container(horizontal=True):
@@ -324,7 +376,8 @@ def _welcome(scope: Scope) -> None:
     if not scope.count:
         parts.show(
             '<div class="fn-welcome"><h1>Ask your own documents</h1>'
-            "<p>There is nothing to ask yet. Add a folder or a few files, and every answer will point to the page it came from.</p></div>"
+            "<p>There is nothing to ask yet. Add a folder or a few files, "
+            "and every answer will point to the page it came from.</p></div>"
         )
         if st.button("Add documents", type="primary", icon=":material/library_add:", key="to-library"):
             st.switch_page(st.session_state["pages"]["library"])
@@ -341,7 +394,12 @@ def _welcome(scope: Scope) -> None:
         with st.container(key="suggestions", gap="small"):
             for number, each in enumerate(suggestions):
                 st.button(
-                    parts.plain(each), key=f"suggestion-{number}", width="stretch", on_click=ask, args=(each, None, scope), wrap=True
+                    parts.plain(each),
+                    key=f"suggestion-{number}",
+                    width="stretch",
+                    on_click=ask,
+                    args=(each, None, scope),
+                    wrap=True,
                 )
 
 

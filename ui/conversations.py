@@ -34,7 +34,9 @@ def sidebar(chat: StreamlitPage, on_chat: bool) -> None:
     records = parts.backend().records
     opened = st.query_params.get("c", "") if on_chat else ""
     with st.container(key="conversations"):
-        if st.button("New question", icon=":material/edit_square:", width="stretch", key="new", on_click=open_conversation, args=("",)):
+        if st.button(
+            "New question", icon=":material/edit_square:", width="stretch", key="new", on_click=open_conversation, args=("",)
+        ):
             _go(chat, "", on_chat)
         _undo()
         matching = st.session_state.get("find", "")
@@ -46,8 +48,13 @@ def sidebar(chat: StreamlitPage, on_chat: bool) -> None:
         for each in found:
             chosen = each.id == opened
             if st.button(
-                parts.plain(each.title), key=f"open-{each.id}{'-here' if chosen else ''}", type="tertiary", width="stretch",
-                on_click=open_conversation, args=(each.id,), wrap=False,
+                parts.plain(each.title),
+                key=f"open-{each.id}{'-here' if chosen else ''}",
+                type="tertiary",
+                width="stretch",
+                on_click=open_conversation,
+                args=(each.id,),
+                wrap=False,
             ):
                 _go(chat, each.id, on_chat)
 

@@ -63,11 +63,16 @@ def _header(collection: str, names: list[str], row: dict[str, Any], ready: int) 
     parts.show('<h1 class="fn-title">Library</h1>')
     with st.container(key="library-bar", horizontal=True, vertical_alignment="bottom", gap="small"):
         listed = [*names, *([collection] if collection not in names else [])]
-        chosen = st.selectbox("Collection", listed, index=listed.index(collection), key=f"choose-collection-{collection}-{len(listed)}", width=260)
+        chosen = st.selectbox(
+            "Collection", listed, index=listed.index(collection), key=f"choose-collection-{collection}-{len(listed)}", width=260
+        )
         if chosen != collection:
             st.session_state["collection"], st.session_state["document"] = chosen, ""
             st.rerun()
-        with st.popover("New collection", icon=":material/add:", key="new-collection"), st.form("new-collection-form", border=False):
+        with (
+            st.popover("New collection", icon=":material/add:", key="new-collection"),
+            st.form("new-collection-form", border=False),
+        ):
             name = st.text_input("Name", max_chars=64, placeholder="for example handbook", help="Letters, digits, dots, dashes")
             if st.form_submit_button("Create", type="primary"):
                 if COLLECTION.fullmatch(name.strip()):
@@ -75,7 +80,14 @@ def _header(collection: str, names: list[str], row: dict[str, Any], ready: int) 
                     st.rerun()
                 st.error("Use letters, digits, dots and dashes, and start with a letter or digit.")
         if row.get("version"):
-            st.button("Refresh", icon=":material/sync:", key="refresh", on_click=_refresh, args=(collection,), help="Look for new, changed and deleted files")
+            st.button(
+                "Refresh",
+                icon=":material/sync:",
+                key="refresh",
+                on_click=_refresh,
+                args=(collection,),
+                help="Look for new, changed and deleted files",
+            )
     facts = [
         parts.count(ready, "document"),
         parts.count(int(row.get("passages") or 0), "passage"),
@@ -101,26 +113,39 @@ def _try(act: Any) -> bool:
 
 def _add(collection: str, first: bool) -> None:
     backend = parts.backend()
-    with st.expander("Add documents", expanded=first, icon=":material/library_add:", key=f"add-{collection}-{first}"):
+    open_first = st.session_state.setdefault(f"adding-{collection}", first)  # and not closed again by the first document
+    with st.expander("Add documents", expanded=open_first, icon=":material/library_add:", key=f"add-{collection}"):
         how = st.segmented_control(
-            "How", ["From this computer", "A folder on the server"], default="From this computer", required=True,
-            key="add-how", label_visibility="collapsed",
+            "How",
+            ["From this computer", "A folder on the server"],
+            default="From this computer",
+            required=True,
+            key="add-how",
+            label_visibility="collapsed",
         )
         if how == "From this computer":
             parts.upload_view(
                 {
-                    "collection": collection, "token": backend.upload_token, "path": upload.PATH, "limit_mb": backend.settings.upload_mb,
+                    "collection": collection,
+                    "token": backend.upload_token,
+                    "path": upload.PATH,
+                    "limit_mb": backend.settings.upload_mb,
                 },
-                key=f"upload-{collection}", finished=lambda: _uploaded(collection),
+                key=f"upload-{collection}",
+                finished=lambda: _uploaded(collection),
             )
         else:
             with st.form("add-folder", border=False):
-                path = st.text_input("Folder", placeholder="/srv/documents/handbook", help="A path on the machine that runs Footnote. Files stay where they are and are read again when they change.")
-                if st.form_submit_button("Add this folder", type="primary") and path.strip() and _try(
-                    lambda: backend.client.add_folder(collection, path.strip())
-                ):
-                    st.rerun()
-                elif "library_trouble" in st.session_state:
+                path = st.text_input(
+                    "Folder",
+                    placeholder="/srv/documents/handbook",
+                    help="On the machine that runs Footnote. Files stay where they are and are read again when they change.",
+                )
+                if (
+                    st.form_submit_button("Add this folder", type="primary")
+                    and path.strip()
+                    and _try(lambda: backend.client.add_folder(collection, path.strip()))
+                ) or "library_trouble" in st.session_state:
                     st.rerun()
 
 
@@ -139,7 +164,13 @@ def _job(collection: str, was_running: bool) -> None:
         st.rerun()
     if running:
         done, total = int(job.get("done") or 0), int(job.get("total") or 0)
-        label = f"Reading {min(done + 1, total)} of {total}" if total and done < total else "Building the index" if total else "Looking for changes"
+        label = (
+            f"Reading {min(done + 1, total)} of {total}"
+            if total and done < total
+            else "Building the index"
+            if total
+            else "Looking for changes"
+        )
         with st.container(key="job", border=True):
             st.progress(min(1.0, done / total) if total else 0.0, text=label)
             _files(job.get("files") or [], running=True)
@@ -158,17 +189,20 @@ def _files(files: list[dict[str, Any]], running: bool = False) -> None:
         what = parts.escape(each.get("status", ""))
         word = parts.escape(WORDS.get(each.get("status", ""), each.get("status", "")))
         facts = " · ".join(
-            fact for fact in (
+            fact
+            for fact in (
                 parts.count(each["pages"], "page") if each.get("pages") else "",
                 parts.count(each["passages"], "passage") if each.get("passages") else "",
                 parts.count(each["tables"], "table") if each.get("tables") else "",
                 parts.count(each["ocr_pages"], "scanned page") if each.get("ocr_pages") else "",
                 *each.get("warnings", ()),
-            ) if fact
+            )
+            if fact
         )
         why = " ".join(part for part in (each.get("reason", ""), each.get("cure", "")) if part)
         below = f'<span class="fn-quiet">{parts.escape(why or facts)}</span>' if why or facts else ""
-        rows.append(f'<li><span class="fn-name">{parts.escape(each["document"])}</span><span class="fn-tag fn-{what}">{word}</span>{below}</li>')
+        name = f'<span class="fn-name">{parts.escape(each["document"])}</span>'
+        rows.append(f'<li>{name}<span class="fn-tag fn-{what}">{word}</span>{below}</li>')
     if rows:
         more = len(files) - len(shown)
         rest = f'<p class="fn-quiet">and {more:,} more</p>' if more > 0 and not running else ""
@@ -181,8 +215,15 @@ def _report(report: dict[str, Any], job: dict[str, Any]) -> None:
     counts = {status: _count(report, files, status) for status, _ in CHANGES}
     said = [f"{number:,} {word.lower()}" for (status, word) in CHANGES if (number := counts[status])]
     seconds = report.get("seconds")
-    when = parts.ago(datetime.fromtimestamp(job["started"] + job.get("seconds", 0), UTC).isoformat()) if job.get("started") else ""
-    line = "Last refresh: " + (", ".join(said) or "nothing had changed") + (f" · {seconds:.1f} s" if seconds is not None else "") + (f" · {when}" if when else "")
+    when = (
+        parts.ago(datetime.fromtimestamp(job["started"] + job.get("seconds", 0), UTC).isoformat()) if job.get("started") else ""
+    )
+    line = (
+        "Last refresh: "
+        + (", ".join(said) or "nothing had changed")
+        + (f" · {seconds:.1f} s" if seconds is not None else "")
+        + (f" · {when}" if when else "")
+    )
     changed = [each for each in files if each.get("status") != "unchanged"]
     warnings = report.get("warnings") or []
     if not changed and not warnings:
@@ -213,7 +254,13 @@ def _documents(collection: str, documents: list[dict[str, Any]]) -> None:
     ready = [each for each in documents if each.get("status") != "failed"]
     wanted = ""
     if len(documents) > ROWS // 2:
-        wanted = st.text_input("Find a document", key="find-document", placeholder="Find by name or title", label_visibility="collapsed").strip().lower()
+        wanted = (
+            st.text_input(
+                "Find a document", key="find-document", placeholder="Find by name or title", label_visibility="collapsed"
+            )
+            .strip()
+            .lower()
+        )
     found = [each for each in ready if wanted in f"{each['document']} {each.get('title', '')}".lower()] if wanted else ready
     pages = max(1, math.ceil(len(found) / ROWS))
     number = st.pagination(pages, key=f"pages-{collection}-{wanted}") if pages > 1 else 1
@@ -224,11 +271,15 @@ def _documents(collection: str, documents: list[dict[str, Any]]) -> None:
         for each in shown:
             with st.container(key=f"row-{each['id']}", horizontal=True, vertical_alignment="center", gap="small", wrap=False):
                 st.button(
-                    parts.plain(each["document"]), key=f"document-{each['id']}", type="tertiary", width="stretch", wrap=False,
-                    on_click=_open, args=(each["id"],),
+                    parts.plain(each["document"]),
+                    key=f"document-{each['id']}",
+                    type="tertiary",
+                    width="stretch",
+                    wrap=False,
+                    on_click=_open,
+                    args=(each["id"],),
                 )
                 st.html(f'<span class="fn-facts">{parts.escape(_facts(each))}</span>', width="content")
-
 
     chosen = next((each for each in documents if each["id"] == st.session_state.get("document_open")), None)
     if chosen:
@@ -248,12 +299,16 @@ def _close() -> None:
 def _facts(document: dict[str, Any]) -> str:
     warnings = document.get("warnings") or ()
     return " · ".join(
-        fact for fact in (
+        fact
+        for fact in (
             parts.count(len(warnings), "remark") if warnings else "",
-            parts.count(int(document["pages"]), "page") if document.get("pages") and document.get("kind") in ("pdf", "pptx") else "",
+            parts.count(int(document["pages"]), "page")
+            if document.get("pages") and document.get("kind") in ("pdf", "pptx")
+            else "",
             parts.count(int(document.get("passages") or 0), "passage"),
             document.get("date") or "",
-        ) if fact
+        )
+        if fact
     )
 
 
@@ -283,8 +338,12 @@ def _detail(collection: str, document: dict[str, Any]) -> None:
             _close()
             st.switch_page(st.session_state["pages"]["chat"])
         st.download_button(
-            "Original", lambda: backend.client.original(collection, int(document["id"]))[1], key="download-this",
-            file_name=posixpath.basename(document["document"]), on_click="ignore", icon=":material/download:",
+            "Original",
+            lambda: backend.client.original(collection, int(document["id"]))[1],
+            key="download-this",
+            file_name=posixpath.basename(document["document"]),
+            on_click="ignore",
+            icon=":material/download:",
         )
         remove = uploaded and st.button("Remove", key="remove-this", icon=":material/delete:")
     if not uploaded:

@@ -46,9 +46,7 @@ def blocks(
 
 def _pieces(text: str, start: int, end: int, spans: Sequence[tuple[int, int]]) -> list[list[Any]]:
     cuts = sorted({start, end, *(cut for span in spans for cut in span if start < cut < end)})
-    return [
-        [text[a:b], any(begin <= a and b <= stop for begin, stop in spans)] for a, b in zip(cuts, cuts[1:], strict=False)
-    ]
+    return [[text[a:b], any(begin <= a and b <= stop for begin, stop in spans)] for a, b in zip(cuts, cuts[1:], strict=False)]
 
 
 def _window(text: str, spans: Sequence[tuple[int, int]], window: int) -> tuple[int, int]:

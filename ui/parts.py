@@ -125,7 +125,7 @@ def edge(draw: Callable[P, None]) -> Callable[P, None]:
             st.rerun()
         except FootnoteError as error:
             notice(error.message, error.cure)
-        except Exception as error:  # the edge of a page: reported with a number, and the log has the rest
+        except Exception as error:  # noqa: BLE001 - the edge of a page: reported with a number, and the log has the rest
             fault(error)
 
     return guarded
@@ -143,7 +143,7 @@ def fault(error: BaseException) -> None:
 
 
 def count(number: int, one: str, many: str = "") -> str:
-    """"1 document", "1,240 documents"."""
+    """ "1 document", "1,240 documents"."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 

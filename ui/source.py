@@ -23,7 +23,11 @@ def opened(message: int) -> str:
 
 
 def choose(
-    conversation: Conversation, message: int, passages: list[dict[str, Any]], sentences: list[dict[str, Any]], clicked: dict[str, Any]
+    conversation: Conversation,
+    message: int,
+    passages: list[dict[str, Any]],
+    sentences: list[dict[str, Any]],
+    clicked: dict[str, Any],
 ) -> None:
     """Open what was clicked; a second click on the same footnote closes it."""
     found = shape.target(passages, sentences, clicked)
@@ -34,7 +38,11 @@ def choose(
         close()
         return
     st.session_state["source"] = {
-        "at": at, "message": message, "collection": conversation.collection, "quoted": quoted, "page": quoted.get("page"),
+        "at": at,
+        "message": message,
+        "collection": conversation.collection,
+        "quoted": quoted,
+        "page": quoted.get("page"),
     }
 
 
@@ -54,12 +62,22 @@ def panel(escape_closes: bool) -> None:
 @parts.edge
 def _panel(chosen: dict[str, Any], escape_closes: bool) -> None:
     quoted, page = chosen["quoted"], chosen["page"]
-    with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="top", key="source-head", wrap=False):
+    with st.container(
+        horizontal=True, horizontal_alignment="distribute", vertical_alignment="top", key="source-head", wrap=False
+    ):
         title = quoted.get("title") or posixpath.basename(quoted["document"])
         parts.show(
-            f'<div class="fn-source-title">{parts.escape(title)}</div><div class="fn-quiet">{parts.escape(shape.where(quoted))}</div>'
+            f'<div class="fn-source-title">{parts.escape(title)}</div>'
+            f'<div class="fn-quiet">{parts.escape(shape.where(quoted))}</div>'
         )
-        st.button("Close", key="close-source", icon=":material/close:", type="tertiary", on_click=close, shortcut="Escape" if escape_closes else None)
+        st.button(
+            "Close",
+            key="close-source",
+            icon=":material/close:",
+            type="tertiary",
+            on_click=close,
+            shortcut="Escape" if escape_closes else None,
+        )
     collection, document = chosen["collection"], int(quoted["document_id"])
     here = page == quoted.get("page")
     text = parts.backend().client.page_text(collection, document, page)
@@ -67,19 +85,48 @@ def _panel(chosen: dict[str, Any], escape_closes: bool) -> None:
     is_pdf = (text.get("kind") or posixpath.splitext(quoted["document"])[1].lstrip(".").lower()) == "pdf"
     with st.container(horizontal=True, vertical_alignment="center", key="source-tools"):
         if page is not None:
-            st.button("Previous page", key="previous-page", icon=":material/chevron_left:", type="tertiary", disabled=page <= 1, on_click=_turn, args=(-1,))
+            st.button(
+                "Previous page",
+                key="previous-page",
+                icon=":material/chevron_left:",
+                type="tertiary",
+                disabled=page <= 1,
+                on_click=_turn,
+                args=(-1,),
+            )
             parts.show(f'<span class="fn-quiet">Page {page}{f" of {pages}" if pages else ""}</span>')
-            st.button("Next page", key="next-page", icon=":material/chevron_right:", type="tertiary", disabled=bool(pages) and page >= pages, on_click=_turn, args=(1,))
+            st.button(
+                "Next page",
+                key="next-page",
+                icon=":material/chevron_right:",
+                type="tertiary",
+                disabled=bool(pages) and page >= pages,
+                on_click=_turn,
+                args=(1,),
+            )
             if not here:
                 st.button("Back to the quote", key="quote-page", type="tertiary", on_click=_turn_to, args=(quoted.get("page"),))
         as_text = not is_pdf
         if is_pdf:
-            as_text = st.segmented_control("Show", ["Page", "Text"], default="Page", required=True, key="source-view", label_visibility="collapsed") == "Text"
+            as_text = (
+                st.segmented_control(
+                    "Show", ["Page", "Text"], default="Page", required=True, key="source-view", label_visibility="collapsed"
+                )
+                == "Text"
+            )
         st.download_button(
-            "Original", lambda: parts.backend().client.original(collection, document)[1], key="original", type="tertiary",
-            file_name=posixpath.basename(quoted["document"]), on_click="ignore", icon=":material/download:",
+            "Original",
+            lambda: parts.backend().client.original(collection, document)[1],
+            key="original",
+            type="tertiary",
+            file_name=posixpath.basename(quoted["document"]),
+            on_click="ignore",
+            icon=":material/download:",
         )
     quotes = [quoted["quote"]] if here and quoted.get("quote") else []
+    span = _span(text["text"], quoted) if here else None
+    if here and span is None:
+        parts.notice("The document has changed since this answer was written.", "Ask again to see what it says now.")
     if not as_text and page is not None:
         try:
             image = _image(collection, document, page, quotes)
@@ -90,8 +137,7 @@ def _panel(chosen: dict[str, Any], escape_closes: bool) -> None:
         else:
             st.image(image, width="stretch", alt=f"Page {page} of {quoted['document']}. Marked: {' '.join(quotes) or 'nothing'}")
             return
-    spans = [(int(quoted["start"]), int(quoted["end"]))] if here and "start" in quoted else []
-    drawn, before, after = page_text.blocks(text["text"], text.get("headings") or [], spans)
+    drawn, before, after = page_text.blocks(text["text"], text.get("headings") or [], [span] if span else [])
     if not drawn:
         parts.quiet("This page has no text.")
         return
@@ -103,6 +149,15 @@ def _panel(chosen: dict[str, Any], escape_closes: bool) -> None:
         },
         key=f"page-{collection}-{document}-{page}",
     )
+
+
+def _span(text: str, quoted: dict[str, Any]) -> tuple[int, int] | None:
+    """Where the quote stands in the text as it is now; None where it no longer does."""
+    start, end = int(quoted["start"]), int(quoted["end"])
+    if text[start:end] == quoted["quote"]:
+        return start, end
+    found = text.find(quoted["quote"])
+    return None if found < 0 else (found, found + len(quoted["quote"]))
 
 
 def _turn(by: int) -> None:

@@ -36,7 +36,7 @@ def route(backend: Callable[[], Backend]) -> Route:
             return _refused(503, error.message, error.cure)
         except FootnoteError as error:
             return _refused(400, error.message, error.cure)
-        except Exception as error:  # the edge of a request: reported with a number
+        except Exception as error:  # noqa: BLE001 - the edge of a request: reported with a number
             number = report(error)
             return _refused(500, "Something went wrong in Footnote itself.", f"The log has the reason under number {number}.")
 
@@ -54,7 +54,9 @@ async def _upload(request: Request, backend: Backend) -> Response:
         return _refused(400, "The file has no name.", "Choose it again.")
     limit = backend.settings.upload_mb * MEGABYTE
     too_large = _refused(
-        413, f"Larger than {backend.settings.upload_mb} MB.", "Put it into a folder on this machine and add that folder, or raise upload_mb."
+        413,
+        f"Larger than {backend.settings.upload_mb} MB.",
+        "Put it into a folder on this machine and add that folder, or raise upload_mb.",
     )
     if int(request.headers.get("content-length") or 0) > limit:
         return too_large
