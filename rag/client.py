@@ -44,7 +44,9 @@ class Client:
         self._place = place(settings)
         self._fingerprint = ""
         self._http = httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(self._place.socket)), base_url="http://engine", trust_env=False,
+            transport=httpx.HTTPTransport(uds=str(self._place.socket)),
+            base_url="http://engine",
+            trust_env=False,
             timeout=httpx.Timeout(READ_S, connect=CONNECT_S),
         )
         self._process: subprocess.Popen[bytes] | None = None
@@ -132,8 +134,13 @@ class Client:
             out.unlink()
         with out.open("ab") as printed:
             process = subprocess.Popen(
-                [sys.executable, "-m", "rag", "serve", "--index", str(self._settings.index)], cwd=ROOT, env=environment(self._settings),
-                stdin=subprocess.DEVNULL, stdout=printed, stderr=printed, start_new_session=True,
+                [sys.executable, "-m", "rag", "serve", "--index", str(self._settings.index)],
+                cwd=ROOT,
+                env=environment(self._settings),
+                stdin=subprocess.DEVNULL,
+                stdout=printed,
+                stderr=printed,
+                start_new_session=True,
             )
         self._process = process
         deadline = time.monotonic() + SPAWN_S
@@ -171,7 +178,10 @@ class Client:
     def _died(self) -> EngineUnavailable:
         out = self._settings.logs / "engine.out"
         said = _last_line(out)
-        return EngineUnavailable(f"The engine ended while it was starting{f': {said}' if said else ''}.", f"See {out} and {self._settings.logs / 'engine.log'}.")
+        return EngineUnavailable(
+            f"The engine ended while it was starting{f': {said}' if said else ''}.",
+            f"See {out} and {self._settings.logs / 'engine.log'}.",
+        )
 
     # ---- what is there
 
@@ -196,21 +206,33 @@ class Client:
         found: dict[str, Any] = self._get(f"/collections/{_segment(collection)}/documents/{document_id}/text", values)
         return found
 
-    def page_image(self, collection: str, document_id: int, page: int, quotes: Sequence[str], width: int, user: str = LOCAL) -> bytes:
+    def page_image(
+        self, collection: str, document_id: int, page: int, quotes: Sequence[str], width: int, user: str = LOCAL
+    ) -> bytes:
         """PNG of a page, `width` pixels wide, with the quotes highlighted."""
         body = {"page": page, "quotes": list(quotes), "width": width, "user": user}
         return self._post(f"/collections/{_segment(collection)}/documents/{document_id}/image", body).content
 
     def original(self, collection: str, document_id: int, user: str = LOCAL) -> tuple[str, bytes]:
         """(file name, bytes) of the file that was indexed."""
-        response = self._call("GET", f"/collections/{_segment(collection)}/documents/{document_id}/original", params={"user": user})
+        response = self._call(
+            "GET", f"/collections/{_segment(collection)}/documents/{document_id}/original", params={"user": user}
+        )
         return unquote(response.headers["x-name"]), response.content
 
     # ---- questions
 
     def ask(
-        self, question: str, collection: str, *, user: str = LOCAL, document: str | None = None, history: Sequence[Any] | None = None,
-        conversation: str | None = None, message: int | None = None, keep: int | None = None,
+        self,
+        question: str,
+        collection: str,
+        *,
+        user: str = LOCAL,
+        document: str | None = None,
+        history: Sequence[Any] | None = None,
+        conversation: str | None = None,
+        message: int | None = None,
+        keep: int | None = None,
     ) -> str:
         """Put a question to the engine; returns the answer's id at once.
 
@@ -219,13 +241,19 @@ class Client:
         Raises Busy when too many questions wait.
         """
         body = {
-            "question": question, "collection": collection, "user": user, "document": document, "history": _turns(history),
-            "conversation": conversation, "message": message, "keep": keep,
+            "question": question,
+            "collection": collection,
+            "user": user,
+            "document": document,
+            "history": _turns(history),
+            "conversation": conversation,
+            "message": message,
+            "keep": keep,
         }
         return str(self._post("/answers", body).json()["id"])
 
     def events(self, answer_id: str, after: int = 0) -> Iterator[dict[str, Any]]:
-        """Events of an answer from number `after` on, as they come, until done, stopped or error; lost connections are resumed."""
+        """Events of an answer from number `after` on, as they come, until its end; lost connections are resumed."""
         tries = 0
         while True:
             try:
@@ -243,7 +271,9 @@ class Client:
 
     def _lines(self, answer_id: str, after: int) -> Iterator[dict[str, Any]]:
         timeout = httpx.Timeout(SILENCE_S, connect=CONNECT_S)
-        with self._http.stream("GET", f"/answers/{_segment(answer_id)}/events", params={"after": after}, timeout=timeout) as response:
+        with self._http.stream(
+            "GET", f"/answers/{_segment(answer_id)}/events", params={"after": after}, timeout=timeout
+        ) as response:
             if response.status_code >= 400:
                 response.read()
                 raise _error(response.json())
@@ -252,7 +282,7 @@ class Client:
                     yield json.loads(line)
 
     def answer(self, answer_id: str) -> dict[str, Any]:
-        """{"state": queued|searching|reading|writing|done|stopped|failed, "passages", "sentences", "answer", "message", …} so far."""
+        """{"state": queued|searching|reading|writing|done|stopped|failed, "passages", "sentences", "answer", …} so far."""
         found: dict[str, Any] = self._get(f"/answers/{_segment(answer_id)}")
         return found
 
@@ -261,7 +291,13 @@ class Client:
         self._post(f"/answers/{_segment(answer_id)}/stop", {})
 
     def ask_and_wait(
-        self, question: str, collection: str, *, user: str = LOCAL, document: str | None = None, history: Sequence[Any] | None = None,
+        self,
+        question: str,
+        collection: str,
+        *,
+        user: str = LOCAL,
+        document: str | None = None,
+        history: Sequence[Any] | None = None,
         keep: int | None = None,
     ) -> dict[str, Any]:
         """The whole answer, as rag.types.Answer.as_json. Raises FootnoteError with what went wrong."""
@@ -280,11 +316,24 @@ class Client:
         raise EngineUnavailable("The engine stopped while it answered.", "Ask again.")
 
     def search(
-        self, question: str, collection: str, *, user: str = LOCAL, document: str | None = None, history: Sequence[Any] | None = None,
+        self,
+        question: str,
+        collection: str,
+        *,
+        user: str = LOCAL,
+        document: str | None = None,
+        history: Sequence[Any] | None = None,
         keep: int | None = None,
     ) -> list[dict[str, Any]]:
         """Passages, best first, as rag.types.Hit.as_json."""
-        body = {"question": question, "collection": collection, "user": user, "document": document, "history": _turns(history), "keep": keep}
+        body = {
+            "question": question,
+            "collection": collection,
+            "user": user,
+            "document": document,
+            "history": _turns(history),
+            "keep": keep,
+        }
         found: list[dict[str, Any]] = self._post("/search", body).json()["passages"]
         return found
 
@@ -294,7 +343,11 @@ class Client:
         """Keep one file among the collection's uploads, streamed; `refresh` then reads it. `label` is a name, never a path."""
         headers = {"X-Label": quote(label), "X-User": quote(user), "Content-Type": "application/octet-stream"}
         answer: dict[str, Any] = self._call(
-            "POST", f"/collections/{_segment(collection)}/uploads", content=_parts(file), headers=headers, timeout=httpx.Timeout(None, connect=CONNECT_S)
+            "POST",
+            f"/collections/{_segment(collection)}/uploads",
+            content=_parts(file),
+            headers=headers,
+            timeout=httpx.Timeout(None, connect=CONNECT_S),
         ).json()
         return answer
 

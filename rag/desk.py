@@ -125,7 +125,9 @@ class Desk:
             self._failure = failure
             waiting, self._waiting = list(self._waiting), deque()
         for each in waiting:
-            self._finish(each, {"event": "error", "message": failure.message, "cure": failure.cure}, "failed", failure.message, None)
+            self._finish(
+                each, {"event": "error", "message": failure.message, "cure": failure.cure}, "failed", failure.message, None
+            )
 
     def ask(self, question: Question) -> Asked:
         """Put a question in; it has its number at once. Raises Busy when too many wait, UsageError for an empty question."""
@@ -222,8 +224,15 @@ class Desk:
         try:
             with self._held.use(question.collection) as index:
                 answer = self._answerer.answer(
-                    question.question, index, history=asked.history, document=question.document, user=question.user,
-                    keep=question.keep, emit=asked.say, should_stop=asked.stop.is_set, conversation=question.conversation,
+                    question.question,
+                    index,
+                    history=asked.history,
+                    document=question.document,
+                    user=question.user,
+                    keep=question.keep,
+                    emit=asked.say,
+                    should_stop=asked.stop.is_set,
+                    conversation=question.conversation,
                 )
         except FootnoteError as error:
             self._finish(asked, {"event": "error", "message": error.message, "cure": error.cure}, "failed", str(error), None)
@@ -248,7 +257,8 @@ class Desk:
             return
         if question.history is None:
             said = [
-                each for each in self._records.messages(question.conversation, question.user)
+                each
+                for each in self._records.messages(question.conversation, question.user)
                 if each.status == "done" and each.text and (question.message is None or each.id < question.message)
             ]
             if question.message is not None and said and said[-1].role == "user":

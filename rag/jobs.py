@@ -49,9 +49,19 @@ class Job:
 
     def as_json(self) -> dict[str, Any]:
         return {
-            "id": self.id, "collection": self.collection, "state": self.state, "stage": self.stage, "done": self.done, "total": self.total,
-            "files": list(self.files.values()), "report": self.report, "message": self.message, "cure": self.cure, "started": self.started,
-            "seconds": round(self.seconds if self.state != "running" else time.time() - self.started, 1), "finished": self.finished,
+            "id": self.id,
+            "collection": self.collection,
+            "state": self.state,
+            "stage": self.stage,
+            "done": self.done,
+            "total": self.total,
+            "files": list(self.files.values()),
+            "report": self.report,
+            "message": self.message,
+            "cure": self.cure,
+            "started": self.started,
+            "seconds": round(self.seconds if self.state != "running" else time.time() - self.started, 1),
+            "finished": self.finished,
         }
 
 
@@ -125,10 +135,27 @@ class Jobs:
 
     def _ingest(self, job: Job) -> None:
         job.started = time.time()
-        command = [sys.executable, "-m", "ingest", *job.folders, "--collection", job.collection, "--index", str(self._settings.index)]
+        command = [
+            sys.executable,
+            "-m",
+            "ingest",
+            *job.folders,
+            "--collection",
+            job.collection,
+            "--index",
+            str(self._settings.index),
+        ]
         process = subprocess.Popen(
-            [*command, "--json", "--progress-json"], cwd=ROOT, env=environment(self._settings), stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8", errors="replace", start_new_session=True,
+            [*command, "--json", "--progress-json"],
+            cwd=ROOT,
+            env=environment(self._settings),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
         )
         with self._lock:
             self._processes[job.id] = process

@@ -17,7 +17,9 @@ from config import ROOT, Settings
 from errors import EngineUnavailable
 
 SOCKET_BYTES = 100  # longest path of a Unix socket that works everywhere: Linux takes 107 bytes, macOS 103
-ASKED_EACH_TIME = frozenset({"collection", "keep_passages", "port", "upload_mb", "index", "home"})  # no part of an engine's identity
+ASKED_EACH_TIME = frozenset(
+    {"collection", "keep_passages", "port", "upload_mb", "index", "home"}
+)  # no part of an engine's identity
 CODE = ("config.py", "errors.py", "rag/**/*.py", "ingest/**/*.py", "records/**/*.py", "prompts/*")
 
 
@@ -59,7 +61,9 @@ def prepare(found: Place) -> None:
     found.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     facts = found.folder.lstat()
     if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid():
-        raise EngineUnavailable(f"{found.folder} belongs to another user.", "Set FOOTNOTE_HOME to a folder of your own with a short path.")
+        raise EngineUnavailable(
+            f"{found.folder} belongs to another user.", "Set FOOTNOTE_HOME to a folder of your own with a short path."
+        )
     if stat.S_IMODE(facts.st_mode) != 0o700:
         found.folder.chmod(0o700)
 

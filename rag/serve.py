@@ -120,7 +120,9 @@ class Engine:
             self._failed(error)
         except Exception as error:  # noqa: BLE001 - the edge of a thread: /health must say that loading has ended
             number = report(error)
-            self._failed(EngineUnavailable("The models could not be loaded.", f"The engine's log has the reason under number {number}."))
+            self._failed(
+                EngineUnavailable("The models could not be loaded.", f"The engine's log has the reason under number {number}.")
+            )
 
     def _failed(self, error: FootnoteError) -> None:
         log.error("not ready: %s", error)
@@ -177,9 +179,14 @@ class Engine:
     def health(self) -> dict[str, Any]:
         failure = self.failure
         return {
-            "ready": self.stage == "ready", "stage": self.stage, "code": self.code, "pid": os.getpid(),
-            "model": self.model.name if self.model is not None else "", "level": self.model.level if self.model is not None else "",
-            "waiting": self.desk.waiting, "seconds": round(time.time() - self.started, 1),
+            "ready": self.stage == "ready",
+            "stage": self.stage,
+            "code": self.code,
+            "pid": os.getpid(),
+            "model": self.model.name if self.model is not None else "",
+            "level": self.model.level if self.model is not None else "",
+            "waiting": self.desk.waiting,
+            "seconds": round(time.time() - self.started, 1),
             "error": {"error": type(failure).__name__, "message": failure.message, "cure": failure.cure} if failure else None,
         }
 
@@ -193,10 +200,15 @@ class Engine:
             except FootnoteError as error:
                 found.append({"name": name, "documents": 0, "passages": 0, "version": "", "refreshed": "", "error": str(error)})
             else:
-                found.append({
-                    "name": name, "documents": manifest.documents, "passages": manifest.passages, "version": manifest.version,
-                    "refreshed": manifest.created,
-                })
+                found.append(
+                    {
+                        "name": name,
+                        "documents": manifest.documents,
+                        "passages": manifest.passages,
+                        "version": manifest.version,
+                        "refreshed": manifest.created,
+                    }
+                )
         return found
 
     def documents(self, collection: str, user: str) -> list[dict[str, Any]]:
@@ -219,10 +231,15 @@ class Engine:
             except KeyError:
                 raise UsageError(f"{found.document} has no page {page}.", f"It has {found.pages} pages.") from None
             return {
-                "text": content.text, "page": content.number, "pages": found.pages if content.number is not None else 0, "kind": found.kind,
+                "text": content.text,
+                "page": content.number,
+                "pages": found.pages if content.number is not None else 0,
+                "kind": found.kind,
                 "headings": [dataclasses.asdict(each) for each in content.headings],
                 "tables": [dataclasses.asdict(each) for each in content.tables],
-                "document": found.document, "title": found.title, "date": found.date,
+                "document": found.document,
+                "title": found.title,
+                "date": found.date,
             }
 
     def page_image(self, collection: str, document: int, page: int, quotes: list[str], width: int, user: str) -> bytes:
@@ -253,7 +270,8 @@ class Engine:
             found = next((each for each in index.catalog.documents() if each.document == document), None)
             if found is not None and found.source != uploads.SOURCE:
                 raise UsageError(
-                    f"{document} lies in the folder {found.source!r}, not among the uploads.", "Delete it there and refresh the collection."
+                    f"{document} lies in the folder {found.source!r}, not among the uploads.",
+                    "Delete it there and refresh the collection.",
                 )
             label = found.path if found is not None else document
         if not uploads.remove(collection, label, self.settings):
@@ -283,7 +301,9 @@ class _OneAtATime:
 
 def _document(index: Index, document: int, user: str) -> Document:
     if document not in visible(user, index):
-        raise UsageError("This document is not in the collection any longer.", "Ask again, so that the answer points to what is there now.")
+        raise UsageError(
+            "This document is not in the collection any longer.", "Ask again, so that the answer points to what is there now."
+        )
     return index.catalog.document(document)
 
 
@@ -299,7 +319,11 @@ def _original(document: Document) -> Path:
 
 
 def _listed(document: Document) -> dict[str, Any]:
-    fields = {each.name: getattr(document, each.name) for each in dataclasses.fields(document) if each.name not in ("absolute", "mtime_ns")}
+    fields = {
+        each.name: getattr(document, each.name)
+        for each in dataclasses.fields(document)
+        if each.name not in ("absolute", "mtime_ns")
+    }
     return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
 
@@ -323,39 +347,45 @@ def application(engine: Engine) -> Starlette:
             except FootnoteError as error:
                 status = STATUS.get(type(error), 422)
                 kind = error.kind if isinstance(error, DocumentUnreadable) else ""
-                return JSONResponse({"error": type(error).__name__, "message": error.message, "cure": error.cure, "kind": kind}, status)
+                return JSONResponse(
+                    {"error": type(error).__name__, "message": error.message, "cure": error.cure, "kind": kind}, status
+                )
             except ClientDisconnect:
                 status = 499
                 return Response(status_code=499)
             except Exception as error:  # noqa: BLE001 - the edge: a fault in one request is told under a number and the engine lives on
                 fault = report(error)
                 cure = f"The engine's log has the reason under number {fault}."
-                return JSONResponse({"error": "FootnoteError", "message": "Something went wrong in the engine.", "cure": cure}, 500)
+                return JSONResponse(
+                    {"error": "FootnoteError", "message": "Something went wrong in the engine.", "cure": cure}, 500
+                )
             finally:  # questions travel in bodies, so no path carries one into the log
                 log.info("%s %s %s %d %.0f ms", number, method, request.url.path, status, (time.monotonic() - started) * 1000)
 
         return Route(path, answer, methods=[method])
 
-    return Starlette(routes=[
-        route("/health", _health),
-        route("/shutdown", _shutdown, "POST"),
-        route("/collections", _collections),
-        route("/collections/{collection}/documents", _documents),
-        route("/collections/{collection}/suggestions", _suggestions),
-        route("/collections/{collection}/documents/{document:int}/text", _text),
-        route("/collections/{collection}/documents/{document:int}/image", _image, "POST"),
-        route("/collections/{collection}/documents/{document:int}/original", _file),
-        route("/collections/{collection}/uploads", _upload, "POST"),
-        route("/collections/{collection}/remove", _remove, "POST"),
-        route("/collections/{collection}/refresh", _refresh, "POST"),
-        route("/collections/{collection}/folders", _folder, "POST"),
-        route("/collections/{collection}/job", _job),
-        route("/search", _search, "POST"),
-        route("/answers", _ask, "POST"),
-        route("/answers/{answer}", _state),
-        route("/answers/{answer}/events", _events),
-        route("/answers/{answer}/stop", _stop, "POST"),
-    ])
+    return Starlette(
+        routes=[
+            route("/health", _health),
+            route("/shutdown", _shutdown, "POST"),
+            route("/collections", _collections),
+            route("/collections/{collection}/documents", _documents),
+            route("/collections/{collection}/suggestions", _suggestions),
+            route("/collections/{collection}/documents/{document:int}/text", _text),
+            route("/collections/{collection}/documents/{document:int}/image", _image, "POST"),
+            route("/collections/{collection}/documents/{document:int}/original", _file),
+            route("/collections/{collection}/uploads", _upload, "POST"),
+            route("/collections/{collection}/remove", _remove, "POST"),
+            route("/collections/{collection}/refresh", _refresh, "POST"),
+            route("/collections/{collection}/folders", _folder, "POST"),
+            route("/collections/{collection}/job", _job),
+            route("/search", _search, "POST"),
+            route("/answers", _ask, "POST"),
+            route("/answers/{answer}", _state),
+            route("/answers/{answer}/events", _events),
+            route("/answers/{answer}/stop", _stop, "POST"),
+        ]
+    )
 
 
 async def _body(request: Request) -> dict[str, Any]:
@@ -413,7 +443,9 @@ async def _documents(engine: Engine, request: Request) -> Response:
 
 
 async def _suggestions(engine: Engine, request: Request) -> Response:
-    return JSONResponse(await run_in_threadpool(engine.suggestions, request.path_params["collection"], _user(request.query_params)))
+    return JSONResponse(
+        await run_in_threadpool(engine.suggestions, request.path_params["collection"], _user(request.query_params))
+    )
 
 
 async def _text(engine: Engine, request: Request) -> Response:
@@ -421,9 +453,15 @@ async def _text(engine: Engine, request: Request) -> Response:
     if page is not None and not page.isdecimal():
         raise UsageError(f"{page!r} is no page number.")
     where = request.path_params
-    return JSONResponse(await run_in_threadpool(
-        engine.page_text, where["collection"], where["document"], int(page) if page is not None else None, _user(request.query_params)
-    ))
+    return JSONResponse(
+        await run_in_threadpool(
+            engine.page_text,
+            where["collection"],
+            where["document"],
+            int(page) if page is not None else None,
+            _user(request.query_params),
+        )
+    )
 
 
 async def _image(engine: Engine, request: Request) -> Response:
@@ -463,7 +501,9 @@ async def _upload(engine: Engine, request: Request) -> Response:
             async for part in request.stream():
                 size += len(part)
                 if size > limit:
-                    raise UsageError(f"{label} is larger than {engine.settings.upload_mb} MB.", "Put it into a folder and add that folder.")
+                    raise UsageError(
+                        f"{label} is larger than {engine.settings.upload_mb} MB.", "Put it into a folder and add that folder."
+                    )
                 await run_in_threadpool(file.write, part)
 
         def keep() -> dict[str, Any]:
@@ -510,7 +550,11 @@ async def _search(engine: Engine, request: Request) -> Response:
         searcher = engine.searcher()
         with engine.held.use(_text_of(body, "collection")) as index:
             hits = searcher.search(
-                _text_of(body, "question"), index, history=turns(body.get("history")) or (), user=_user(body), keep=_whole(body, "keep"),
+                _text_of(body, "question"),
+                index,
+                history=turns(body.get("history")) or (),
+                user=_user(body),
+                keep=_whole(body, "keep"),
                 document=_text_of(body, "document", required=False) or None,
             )
         return [each.as_json() for each in hits]
@@ -521,9 +565,14 @@ async def _search(engine: Engine, request: Request) -> Response:
 async def _ask(engine: Engine, request: Request) -> Response:
     body = await _body(request)
     question = Question(
-        question=_text_of(body, "question"), collection=_text_of(body, "collection"), user=_user(body),
-        document=_text_of(body, "document", required=False) or None, history=turns(body.get("history")),
-        conversation=_text_of(body, "conversation", required=False), message=_whole(body, "message"), keep=_whole(body, "keep"),
+        question=_text_of(body, "question"),
+        collection=_text_of(body, "collection"),
+        user=_user(body),
+        document=_text_of(body, "document", required=False) or None,
+        history=turns(body.get("history")),
+        conversation=_text_of(body, "conversation", required=False),
+        message=_whole(body, "message"),
+        keep=_whole(body, "keep"),
     )
     check_user(question.user)
     asked = await run_in_threadpool(engine.desk.ask, question)
@@ -591,7 +640,7 @@ class _Server(uvicorn.Server):
 def serve(settings: Settings, idle_exit_s: float = 0) -> None:
     """Serve until SIGTERM or Ctrl-C, or `idle_exit_s` seconds without a request (0: never).
 
-    Returns at once where another engine serves this index folder already. Raises EngineUnavailable where the socket cannot be made.
+    Returns at once where another engine serves this index folder. Raises EngineUnavailable where no socket can be made.
     """
     found = place(settings)
     prepare(found)
@@ -603,7 +652,9 @@ def serve(settings: Settings, idle_exit_s: float = 0) -> None:
         engine = Engine(settings)
         listening = _listen(found)
         try:
-            found.pid.write_text(json.dumps({"pid": os.getpid(), "code": engine.code, "started": engine.started}), encoding="utf-8")
+            found.pid.write_text(
+                json.dumps({"pid": os.getpid(), "code": engine.code, "started": engine.started}), encoding="utf-8"
+            )
             engine.interrupt_old()
             threading.Thread(target=engine.load, name="load", daemon=True).start()
             sys.stderr.write(f"The engine serves {settings.index} at {found.socket}\n")
@@ -636,7 +687,9 @@ def _listen(found: Place) -> socket.socket:
         made.bind(str(found.socket))
     except OSError as error:
         made.close()
-        raise EngineUnavailable(f"{found.socket} cannot be made: {error}.", "Set FOOTNOTE_HOME to a folder on a local disk.") from None
+        raise EngineUnavailable(
+            f"{found.socket} cannot be made: {error}.", "Set FOOTNOTE_HOME to a folder on a local disk."
+        ) from None
     finally:
         os.umask(before)
     made.listen(64)
@@ -654,8 +707,15 @@ def _run(engine: Engine, listening: socket.socket, idle_exit_s: float) -> None:
     signal.signal(signal.SIGINT, lambda *_: None)
     server = _Server(
         uvicorn.Config(
-            application(engine), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=GRACE_S, server_header=False,
-            loop="asyncio", http="h11", ws="none",
+            application(engine),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=GRACE_S,
+            server_header=False,
+            loop="asyncio",
+            http="h11",
+            ws="none",
         ),
         ending,
     )
@@ -676,11 +736,11 @@ def _watch_idleness(engine: Engine, idle_exit_s: float) -> None:
 def _logging(settings: Settings) -> None:
     """Rotated log in the data folder: request ids, paths, times, faults; never the text of a question or a document."""
     settings.logs.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handler = logging.handlers.RotatingFileHandler(settings.logs / "engine.log", maxBytes=LOG_BYTES, backupCount=2, encoding="utf-8")
+    handler = logging.handlers.RotatingFileHandler(
+        settings.logs / "engine.log", maxBytes=LOG_BYTES, backupCount=2, encoding="utf-8"
+    )
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.handlers = [handler]
     log.setLevel(logging.INFO)
     log.propagate = False
     faulthandler.enable()  # a native crash leaves its Python stack in engine.out
-
-

@@ -21,10 +21,13 @@ PAGES = 30  # pages of one document that are looked at
 SECTION_CHARACTERS = 120  # of text below a heading, at least: one good sentence
 PROSE = frozenset({"pdf", "docx", "html", "md", "txt", "rst", "rtf", "odt", "epub"})  # kinds whose headings name topics
 EMPTY_TOPICS = frozenset(
-    "introduction overview summary contents conclusion appendix annex notes references background general miscellaneous other details "
-    "preface foreword about document history revision changelog glossary index scope purpose example examples conclusions abstract "
-    "table of contents version information title page disclaimer copyright header footer faq questions next steps further reading "
-    "see also related agenda participants attendees action items minutes signature signatures acknowledgements definitions".split()
+    """
+    introduction overview summary contents conclusion appendix annex notes references background general miscellaneous
+    other details preface foreword about document history revision changelog glossary index scope purpose example examples
+    conclusions abstract table of contents version information title page disclaimer copyright header footer faq questions
+    next steps further reading see also related agenda participants attendees action items minutes signature signatures
+    acknowledgements definitions
+    """.split()
 )
 NAMES_A_PAPER = re.compile(
     r"\b(policy|policies|handbook|guide|guideline|guidelines|manual|plan|agreement|report|procedure|rules|contract|code|charter|checklist|"
@@ -32,7 +35,9 @@ NAMES_A_PAPER = re.compile(
     re.IGNORECASE,
 )
 ENGLISH = frozenset("the and of to is in for a are be by with that on or as it from must may not this".split())
-NUMBERING = re.compile(r"^\s*(?:(?:section|chapter|part|article|step)\s+)?[\dIVXivx]{0,4}(?:\.\d+)*[.):]?\s+(?=[A-Za-z])", re.IGNORECASE)
+NUMBERING = re.compile(
+    r"^\s*(?:(?:section|chapter|part|article|step)\s+)?[\dIVXivx]{0,4}(?:\.\d+)*[.):]?\s+(?=[A-Za-z])", re.IGNORECASE
+)
 WORD = re.compile(r"[^\W\d_]+(?:['’\-][^\W\d_]+)*")
 
 
@@ -46,7 +51,8 @@ class _Section:
 def suggest(catalog: Catalog, allowed: Collection[int] | None = None) -> list[str]:
     """At most MOST questions, from different documents where there are enough; `allowed` limits the documents (None: all)."""
     readable = [
-        each for each in catalog.documents()
+        each
+        for each in catalog.documents()
         if each.status == "ready" and each.passages and each.kind in PROSE and (allowed is None or each.id in allowed)
     ]
     step = max(1, len(readable) // LOOKED_AT)
@@ -88,7 +94,9 @@ def _sections(page: Page) -> Iterator[_Section]:
     for number, head in enumerate(heads):
         end = heads[number + 1].start if number + 1 < len(heads) else len(page.text)
         line = page.text.find("\n", head.start, end)
-        yield _Section(NUMBERING.sub("", " ".join(head.text.split())), head.level, page.text[line if line >= 0 else end : end].strip())
+        yield _Section(
+            NUMBERING.sub("", " ".join(head.text.split())), head.level, page.text[line if line >= 0 else end : end].strip()
+        )
 
 
 def _asks(section: _Section) -> bool:
@@ -101,11 +109,16 @@ def _says_enough(section: _Section) -> bool:
 
 
 def _title(title: str, path: str) -> str:
-    """A title as it is spoken of: "the Travel policy", "“Working with Git”"; "" where it is no title but a file name or a label."""
+    """A title as it is spoken of: "the Travel policy", "“Working with Git”"; "" where it is a file name or a label."""
     plain = " ".join(title.split())
     words = WORD.findall(plain)
     stem = path.rpartition("/")[2].rpartition(".")[0]
-    if not 1 <= len(words) <= 8 or len(plain) > 70 or any(mark in plain for mark in "_/\\|<>?:") or (plain == stem and plain.islower()):
+    if (
+        not 1 <= len(words) <= 8
+        or len(plain) > 70
+        or any(mark in plain for mark in "_/\\|<>?:")
+        or (plain == stem and plain.islower())
+    ):
         return ""
     if plain.isupper() and len(words) > 1:
         return ""
@@ -118,10 +131,16 @@ def _topic(section: _Section, title: str) -> str:
     """A heading as the object of a question, in lower case where the text below writes it so; "" where it names no topic."""
     words = WORD.findall(section.heading)
     if (
-        section.level < 2 or not 1 <= len(words) <= 6 or len(section.heading) > 50 or not _says_enough(section)
-        or any(mark in section.heading for mark in "_/\\|<>?:;.!=[]()&") or any(letter.isdigit() for letter in section.heading)
-        or {each.lower() for each in words} <= EMPTY_TOPICS or section.heading.casefold() == " ".join(title.split()).casefold()
-        or section.heading.isupper() or len(WORD.findall(section.heading)[0]) < 3
+        section.level < 2
+        or not 1 <= len(words) <= 6
+        or len(section.heading) > 50
+        or not _says_enough(section)
+        or any(mark in section.heading for mark in "_/\\|<>?:;.!=[]()&")
+        or any(letter.isdigit() for letter in section.heading)
+        or {each.lower() for each in words} <= EMPTY_TOPICS
+        or {each.casefold() for each in words} <= {each.casefold() for each in WORD.findall(title)}
+        or section.heading.isupper()
+        or len(WORD.findall(section.heading)[0]) < 3
     ):
         return ""
     below = section.text.split()

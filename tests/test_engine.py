@@ -202,7 +202,8 @@ def test_a_second_caller_waits(model: LanguageModel) -> None:
     alone = ["".join(model.generate(each, max_tokens=12)) for each in prompts]
     together: dict[int, str] = {}
     threads = [
-        threading.Thread(target=lambda n=n: together.update({n: "".join(model.generate(prompts[n], max_tokens=12))})) for n in (0, 1)
+        threading.Thread(target=lambda n=n: together.update({n: "".join(model.generate(prompts[n], max_tokens=12))}))
+        for n in (0, 1)
     ]
     for each in threads:
         each.start()

@@ -27,8 +27,25 @@ CONVERTED_FILE = "SmolLM2-135M-Instruct.Q4_0.gguf"
 REGISTER = "models.json"  # in settings.models: what each file's bytes were when it was written or first read
 
 QUANTISATIONS = {  # general.file_type of a GGUF header → its name
-    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M",
-    13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 25: "IQ4_NL", 30: "IQ4_XS", 32: "BF16",
+    0: "F32",
+    1: "F16",
+    2: "Q4_0",
+    3: "Q4_1",
+    7: "Q8_0",
+    8: "Q5_0",
+    9: "Q5_1",
+    10: "Q2_K",
+    11: "Q3_K_S",
+    12: "Q3_K_M",
+    13: "Q3_K_L",
+    14: "Q4_K_S",
+    15: "Q4_K_M",
+    16: "Q5_K_S",
+    17: "Q5_K_M",
+    18: "Q6_K",
+    25: "IQ4_NL",
+    30: "IQ4_XS",
+    32: "BF16",
 }
 
 
@@ -98,7 +115,11 @@ def converted(settings: Settings, say: Callable[[str], None]) -> ModelFile:
     say("Converting the bundled language model to Q4_0, once, so that it reads prompts about three times faster…")
     quantise(delivered.path, path)
     digest = sha256(path)
-    record(settings, CONVERTED_FILE, {"sha256": digest, "size": path.stat().st_size, "source": BUNDLED_SHA256, "quantisation": "Q4_0"})
+    record(
+        settings,
+        CONVERTED_FILE,
+        {"sha256": digest, "size": path.stat().st_size, "source": BUNDLED_SHA256, "quantisation": "Q4_0"},
+    )
     say(f"Converted: {path}")
     return ModelFile(path, digest, bundled=True)
 
@@ -169,7 +190,9 @@ def _named(settings: Settings, path: Path, say: Callable[[str], None]) -> ModelF
     digest = sha256(path)
     if entry.get("sha256", digest) != digest:
         if entry.get("pulled"):
-            raise ModelMissing(f"{path} has changed since it was pulled.", f"Run: python -m rag models pull <the original of {path.name}>")
+            raise ModelMissing(
+                f"{path} has changed since it was pulled.", f"Run: python -m rag models pull <the original of {path.name}>"
+            )
         say(f"{path.name} has changed since it was last used.")
     record(settings, key, {**entry, "sha256": digest, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns})
     return ModelFile(path, digest, bundled=digest == BUNDLED_SHA256)

@@ -214,6 +214,16 @@ class LanguageModel:
                 self._last = first
         return [float(each) for each in scores]
 
+    def distributions(self, tokens: Sequence[int]) -> Iterator[numpy.ndarray[Any, Any]]:
+        """Log-probabilities of every next word after each token, in blocks of rows (tokens, vocabulary); for comparing models."""
+        self._fits(tokens)
+        with self._turnstile.held():
+            self._forget(0)
+            for start in range(0, len(tokens), SCORED_TOKENS):
+                rows = self._decode(list(tokens[start : start + SCORED_TOKENS]), every=True)
+                top = rows.max(axis=1, keepdims=True)
+                yield rows - top - numpy.log(numpy.exp(rows - top).sum(axis=1, keepdims=True, dtype=numpy.float64))
+
     def usage(self) -> dict[str, float]:
         """Counters since the start: prompt_tokens (read), reused_tokens (not read again), answer_tokens, and seconds."""
         return dict(self._counts)
@@ -233,9 +243,7 @@ class LanguageModel:
 
     # ---- writing
 
-    def _write(
-        self, prompt: list[int], room: int, should_stop: Callable[[], bool] | None, grammar: str | None
-    ) -> Iterator[str]:
+    def _write(self, prompt: list[int], room: int, should_stop: Callable[[], bool] | None, grammar: str | None) -> Iterator[str]:
         logits = self._read(prompt, should_stop)
         whole = list(prompt)
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -375,9 +383,9 @@ class LanguageModel:
             )
         self._kept += tokens
         rows = range(count) if every else [count - 1]
-        logits = numpy.stack([
-            numpy.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(self._context, row), shape=(self._words,)) for row in rows
-        ])  # a copy: llama.cpp overwrites its own at the next call
+        logits = numpy.stack(
+            [numpy.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(self._context, row), shape=(self._words,)) for row in rows]
+        )  # a copy: llama.cpp overwrites its own at the next call
         self._last = logits[-1]
         return logits if every else self._last
 
@@ -402,7 +410,9 @@ class LanguageModel:
         """Put a LoRA adapter on, for everything that is read from now on."""
         self._adapter = llama_cpp.llama_adapter_lora_init(self._model, str(adapter).encode()) if adapter.is_file() else None
         if self._adapter is None:
-            raise ModelMissing(f"{adapter} is no adapter for {self.name}.", "Name an adapter that was made for this model, or none.")
+            raise ModelMissing(
+                f"{adapter} is no adapter for {self.name}.", "Name an adapter that was made for this model, or none."
+            )
         adapters = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(self._adapter)
         llama_cpp.llama_set_adapters_lora(self._context, adapters, 1, (ctypes.c_float * 1)(1.0))
         self.name = f"{self.name} + {adapter.stem}"

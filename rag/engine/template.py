@@ -52,11 +52,19 @@ def _rendered(template: str, messages: Sequence[Turn], bos: str, eos: str) -> li
     try:
         text = environment.from_string(template).render(
             messages=[{"role": turn.role, "content": mark} for turn, mark in zip(messages, marks, strict=True)],
-            add_generation_prompt=True, bos_token=bos, eos_token=eos, tools=None, documents=None, enable_thinking=False,
-            raise_exception=_raise, strftime_now=lambda form: datetime.datetime.now().astimezone().strftime(form),
+            add_generation_prompt=True,
+            bos_token=bos,
+            eos_token=eos,
+            tools=None,
+            documents=None,
+            enable_thinking=False,
+            raise_exception=_raise,
+            strftime_now=lambda form: datetime.datetime.now().astimezone().strftime(form),
         )
     except jinja2.TemplateError as error:
-        raise ModelMissing(f"The model's chat template cannot be read: {error}.", "Use another GGUF file of this model.") from None
+        raise ModelMissing(
+            f"The model's chat template cannot be read: {error}.", "Use another GGUF file of this model."
+        ) from None
     result: list[tuple[str, bool]] = []
     for mark, turn in zip(marks, messages, strict=True):
         before, found, text = text.partition(mark)

@@ -1,0 +1,216 @@
+"""A prompt → the words of a model on an OpenAI-compatible server (llama-server, vLLM), for when one machine is outgrown.
+
+The only place that opens a connection to another machine, and only to the one that `server_url` names. What such a server
+cannot do is done approximately and said here: tokens are counted by the server where it has /tokenize, otherwise guessed high;
+choices are asked for and then checked; scores of given texts are all equal.
+"""
+
+from __future__ import annotations
+
+import codecs
+import difflib
+import itertools
+import json
+import math
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from config import Settings
+from errors import EngineUnavailable, FootnoteError, UsageError
+from rag.types import Turn
+
+CHARACTERS_A_TOKEN = 3  # fewer than in most languages, so that a guess is too high rather than too low
+MESSAGE_TOKENS = 8  # of a chat template around one message, guessed
+CONNECT_S = 10.0
+SILENCE_S = 120.0  # a busy server reads a long prompt before its first word
+KEPT_PROMPTS = 64  # prompts that `generate` can still be asked for; one answer needs one
+
+
+class RemoteModel:
+    """A model behind `server_url`, with the interface of `LanguageModel`."""
+
+    def __init__(self, settings: Settings, say: Callable[[str], None] = lambda _: None) -> None:
+        parts = urlsplit(settings.server_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UsageError(
+                f"server_url = {settings.server_url!r} is no address.", "Example: FOOTNOTE_SERVER_URL=http://localhost:8080"
+            )
+        base = settings.server_url.rstrip("/").removesuffix("/v1")
+        headers = {"Authorization": f"Bearer {settings.server_key}"} if settings.server_key else {}
+        self._http = httpx.Client(
+            base_url=base,
+            headers=headers,
+            trust_env=False,
+            follow_redirects=False,
+            timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S),
+        )
+        self._where = parts.netloc.rpartition("@")[2]
+        self._model = settings.server_model
+        self._seed = settings.seed
+        self.name = f"{self._model or 'model'} at {self._where}"
+        self.level = settings.model_level or "free"
+        self.context_tokens = settings.context_tokens
+        self._counts = {"prompt_tokens": 0.0, "reused_tokens": 0.0, "answer_tokens": 0.0, "prompt_s": 0.0, "answer_s": 0.0}
+        self._prompts: OrderedDict[int, list[dict[str, str]]] = OrderedDict()
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._counts_tokens = self._has_tokenize()
+        say(f"Answers are written by {self.name}: questions and passages are sent there.")
+
+    def tokenize(self, text: str) -> list[int]:
+        """The server's tokens, or as many zeros as there are at most."""
+        if self._counts_tokens:
+            try:
+                response = self._http.post("/tokenize", json={"content": text, "model": self._model, "prompt": text})
+                found = response.json().get("tokens")
+                if isinstance(found, list):
+                    return [each if isinstance(each, int) else 0 for each in found]
+            except (httpx.HTTPError, ValueError, AttributeError):
+                pass  # a guess is always possible
+        return [0] * math.ceil(len(text.encode()) / CHARACTERS_A_TOKEN if not text.isascii() else len(text) / CHARACTERS_A_TOKEN)
+
+    def chat(self, messages: Sequence[Turn]) -> list[int]:
+        """As many tokens as the prompt is counted to have; the first is a number by which `generate` knows the messages.
+
+        The server applies its own template; what it does with control tokens in a document is the server's affair.
+        """
+        body = [{"role": turn.role, "content": turn.content} for turn in messages]
+        count = sum(len(self.tokenize(turn.content)) + MESSAGE_TOKENS for turn in messages)
+        number = next(self._numbers)
+        with self._lock:
+            self._prompts[number] = body
+            while len(self._prompts) > KEPT_PROMPTS:
+                self._prompts.popitem(last=False)
+        return [-number, *[0] * count]
+
+    def generate(
+        self,
+        tokens: Sequence[int],
+        *,
+        max_tokens: int,
+        should_stop: Callable[[], bool] | None = None,
+        choices: Sequence[str] | None = None,
+        grammar: str | None = None,
+    ) -> Iterator[str]:
+        """Pieces of the answer as the server sends them. Raises EngineUnavailable, FootnoteError for a long prompt."""
+        if len(tokens) >= self.context_tokens:
+            raise FootnoteError(
+                f"The prompt has about {len(tokens)} tokens, but the window is {self.context_tokens}.",
+                "Use fewer passages (-k), or raise FOOTNOTE_CONTEXT_TOKENS to what the server offers.",
+            )
+        messages = self._prompts.get(-tokens[0]) if tokens and tokens[0] < 0 else None
+        if messages is None:
+            raise ValueError("these tokens are no prompt of this model's chat()")
+        if choices is None:
+            yield from self._stream(messages, max_tokens, should_stop, grammar)
+            return
+        if not choices:
+            raise ValueError("choices is empty")
+        listed = "\n".join(choices)
+        asked = [*messages, {"role": "user", "content": f"Reply with exactly one of these lines and nothing else:\n{listed}"}]
+        said = "".join(self._stream(asked, max_tokens, should_stop, None)).strip()
+        if should_stop is None or not should_stop():
+            yield max(choices, key=lambda choice: difflib.SequenceMatcher(None, said, choice).ratio())
+
+    def score(
+        self, prompt_tokens: Sequence[int], continuations: Sequence[Sequence[int]], should_stop: Callable[[], bool] | None = None
+    ) -> list[float]:
+        """No opinion: such servers do not weigh given texts, so all are equal."""
+        return [0.0] * len(continuations)
+
+    def usage(self) -> dict[str, float]:
+        return dict(self._counts)
+
+    def close(self) -> None:
+        self._http.close()
+
+    def _has_tokenize(self) -> bool:
+        try:
+            response = self._http.post("/tokenize", json={"content": "a", "model": self._model, "prompt": "a"})
+            return response.status_code == 200 and isinstance(response.json().get("tokens"), list)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from None
+        except (ValueError, AttributeError):
+            return False
+
+    def _stream(
+        self, messages: Sequence[dict[str, str]], max_tokens: int, should_stop: Callable[[], bool] | None, grammar: str | None
+    ) -> Iterator[str]:
+        body: dict[str, Any] = {
+            "messages": list(messages),
+            "max_tokens": max_tokens,
+            "temperature": 0,
+            "seed": self._seed,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if self._model:
+            body["model"] = self._model
+        if grammar:
+            body["grammar"] = grammar  # llama-server's name for it; others ignore it, and callers check what comes
+        started, first = time.monotonic(), 0.0
+        try:
+            with self._http.stream("POST", "/v1/chat/completions", json=body) as response:
+                if response.status_code != 200:
+                    response.read()
+                    raise self._refused(response)
+                for event in _events(response.iter_bytes()):
+                    usage = event.get("usage")
+                    if isinstance(usage, dict):
+                        self._counts["prompt_tokens"] += float(usage.get("prompt_tokens") or 0)
+                        self._counts["answer_tokens"] += float(usage.get("completion_tokens") or 0)
+                    for choice in event.get("choices") or ():
+                        piece = (choice.get("delta") or {}).get("content")
+                        if piece:
+                            first = first or time.monotonic()
+                            yield str(piece)
+                    if should_stop is not None and should_stop():
+                        return
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from None
+        finally:
+            ended = time.monotonic()
+            self._counts["prompt_s"] += (first or ended) - started
+            self._counts["answer_s"] += ended - (first or ended)
+
+    def _unreachable(self, error: httpx.HTTPError) -> EngineUnavailable:
+        what = "does not answer" if isinstance(error, httpx.TimeoutException) else "cannot be reached"
+        return EngineUnavailable(
+            f"The model server at {self._where} {what} ({type(error).__name__}).",
+            "Check that it runs, or clear FOOTNOTE_SERVER_URL to use the model on this machine.",
+        )
+
+    def _refused(self, response: httpx.Response) -> EngineUnavailable:
+        cures = {
+            401: "Check FOOTNOTE_SERVER_KEY.",
+            403: "Check FOOTNOTE_SERVER_KEY.",
+            404: "Check FOOTNOTE_SERVER_MODEL and FOOTNOTE_SERVER_URL.",
+        }
+        said = " ".join(response.text.split())[:200]
+        return EngineUnavailable(
+            f"The model server at {self._where} refused (status {response.status_code}): {said}",
+            cures.get(response.status_code, "See the server's own log; the window it was started with may be too small."),
+        )
+
+
+def _events(data: Iterator[bytes]) -> Iterator[dict[str, Any]]:
+    """The objects of a stream of server-sent events."""
+    decoder, held = codecs.getincrementaldecoder("utf-8")("replace"), ""
+    for part in data:
+        held += decoder.decode(part)
+        *lines, held = held.split("\n")
+        for line in lines:
+            text = line.removeprefix("data:").strip()
+            if line.startswith("data:") and text != "[DONE]":
+                try:
+                    event = json.loads(text)
+                except json.JSONDecodeError:
+                    continue  # a comment or a keep-alive
+                if isinstance(event, dict):
+                    yield event
