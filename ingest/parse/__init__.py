@@ -53,7 +53,11 @@ def _read(kind: str, path: Path, name: str, settings: Settings, ask_time: Callab
             from ingest.parse.slides import read_slides
 
             return read_slides(path)
-        if kind in ("xlsx", "xls", "csv", "tsv", "ods", "odp"):
+        if kind in ("odt", "ods", "odp"):
+            from ingest.parse.odf import read_odf
+
+            return read_odf(path, kind)
+        if kind in ("xlsx", "xls", "csv", "tsv"):
             return _read_sheet(kind, path)
         if kind in ("eml", "mbox", "msg"):
             from ingest.parse import mail
@@ -61,7 +65,7 @@ def _read(kind: str, path: Path, name: str, settings: Settings, ask_time: Callab
             if kind == "msg":
                 return mail.read_msg(path)
             return (mail.read_mbox if kind == "mbox" else mail.read_eml)(path.read_bytes())
-        if kind in ("rtf", "odt", "epub", "rst"):
+        if kind in ("rtf", "epub", "rst"):
             return _read_converted(kind, path)
         if kind in ("doc", "ppt"):
             from ingest.parse.legacy import MODERN, convert
@@ -112,24 +116,16 @@ def _read_sheet(kind: str, path: Path) -> ParsedDocument:
         return sheets.read_xlsx(path)
     if kind == "xls":
         return sheets.read_xls(path)
-    if kind in ("csv", "tsv"):
-        return sheets.read_delimited(decode(path.read_bytes()), kind)
-    return sheets.read_opendocument(path, kind)
+    return sheets.read_delimited(decode(path.read_bytes()), kind)
 
 
 def _read_converted(kind: str, path: Path) -> ParsedDocument:
     from ingest.parse.decode import decode
     from ingest.parse.layout import lay_out
-    from ingest.parse.office import Container
     from ingest.parse.pandoc import read_with_pandoc
 
     page = read_with_pandoc(path, kind, decode(path.read_bytes()).encode() if kind == "rst" else None)
-    title, people, date = page.title, page.authors, page.date
-    if kind == "odt":
-        with Container(path) as container:
-            stated_title, stated_people, stated_date = container.open_properties()
-        title, people, date = title or stated_title, people or stated_people, date or stated_date
-    return ParsedDocument(kind, title, (lay_out(page.blocks),), date, people)
+    return ParsedDocument(kind, page.title, (lay_out(page.blocks),), page.date, page.authors)
 
 
 def _limited(document: ParsedDocument, settings: Settings) -> ParsedDocument:
@@ -173,7 +169,7 @@ def preload() -> None:
     import oxmsg  # noqa: F401
     import xlrd  # noqa: F401
 
-    from ingest.parse import legacy, mail, markdown, pandoc, pdf, sheets, slides, text, web, word  # noqa: F401
+    from ingest.parse import legacy, mail, markdown, odf, pandoc, pdf, sheets, slides, text, web, word  # noqa: F401
     from ingest.parse.elements import preload_unstructured
 
     preload_unstructured()

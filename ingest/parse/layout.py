@@ -42,6 +42,8 @@ def lay_out(blocks: Iterable[Block], number: int | None = None) -> Page:
             kind = "paragraph"
         if kind == "table":
             text = table_text(block.rows)
+            if text and " | " not in text:  # one column is a list of lines, not a table
+                kind, text = "code", "\n".join(line[2:-2] for line in text.split("\n"))
         elif kind == "record":
             text = record_text(block.rows[0], block.rows[1])
         elif kind in ("heading", "item"):
@@ -101,3 +103,12 @@ def likely_header(rows: Sequence[Sequence[str]]) -> bool:
     first = [clean_line(cell) for cell in rows[0]]
     filled = [cell for cell in first if cell]
     return len(filled) >= max(2, len(first) - 1) and not any(cell[:1].isdigit() and not cell.isalpha() and len(cell) > 4 for cell in filled)
+
+
+def spread(cells: Sequence[tuple[str, int]]) -> list[str]:
+    """A row of (text, columns it covers) with wide cells repeated, so that each column keeps its name; alone in its row, a cell is not."""
+    row: list[str] = []
+    for text, width in cells:
+        row.append(text)
+        row.extend([text if len(cells) > 1 else ""] * (width - 1))
+    return row

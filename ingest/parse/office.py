@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import posixpath
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from lxml import etree
 
@@ -18,6 +20,7 @@ from errors import DocumentUnreadable
 from ingest.parse.clean import clean_line
 from ingest.parse.dates import iso_date
 
+_BROKEN = (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zlib.error)
 MAX_PART_BYTES = 300_000_000  # one XML part, expanded: as a tree it takes five to ten times that
 _TEMPLATE_DATE = "2013-12-23"  # creation date inside python-docx's default template: says nothing about a document
 
@@ -85,7 +88,7 @@ class Container:
             raise DocumentUnreadable("too_large", f"Its part {name} is {entry.file_size / 1e6:,.0f} MB.", "Split the document.")
         try:
             return self._zip.read(entry)
-        except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
+        except _BROKEN as error:
             raise damaged(f"its part {name} cannot be unpacked ({error})") from None
 
     def tree(self, name: str) -> etree._Element | None:
@@ -104,6 +107,23 @@ class Container:
             if root is None:
                 raise damaged(f"its part {name} is not readable XML") from None
             return root
+
+    def stream(self, name: str, *wanted: str) -> Iterator[etree._Element]:
+        """Elements named `wanted` of a part, one at a time, each thrown away when the next is asked for."""
+        entry = self._names.get(name.lower())
+        if entry is None:
+            return
+        options: dict[str, Any] = {"events": ("end",), "resolve_entities": False, "no_network": True, "load_dtd": False, "recover": True}
+        try:
+            with self._zip.open(entry) as file:
+                for _, element in etree.iterparse(file, tag=[f"{{*}}{each}" for each in wanted], remove_comments=True, **options):
+                    yield element
+                    element.clear()
+                    parent = element.getparent()
+                    while parent is not None and element.getprevious() is not None:
+                        del parent[0]
+        except (etree.XMLSyntaxError, *_BROKEN) as error:
+            raise damaged(f"its part {name} cannot be read ({error})") from None
 
     def relations(self, name: str) -> dict[str, tuple[str, str]]:
         """Relation id → (last word of its type, part name) of the part `name`; outside targets are left out."""

@@ -1,4 +1,4 @@
-"""Documents that pandoc reads (rtf, odt, epub, rst) → title, date and blocks, by way of HTML.
+"""Documents that pandoc reads (rtf, epub, rst) → title, date and blocks, by way of HTML.
 
 pandoc runs with --sandbox, so includes and references in a document cannot read other files, and with a memory limit.
 """

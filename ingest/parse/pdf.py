@@ -6,6 +6,7 @@ Lines that repeat at the top or bottom of pages are dropped; pages without text 
 from __future__ import annotations
 
 import ctypes
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,7 @@ from ingest.parse.lines import COLUMN_GAP, SOFT_HYPHEN, Line, Look, Run, heading
 from ingest.parse.ocr import OCR_PAGE_S, ocr_available, ocr_runs
 from ingest.types import Page, ParsedDocument
 
+logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it reports every small fault of a file; they are not news
 OUTLINE_ENTRIES = 2000  # read of an outline; a longer one is a machine's
 MIN_PAGE_CHARS = 12  # fewer visible characters on a page that shows pictures: it is a scan with a stamp
 OCR_SCALE = 200 / 72  # 200 dots an inch: the recogniser was trained on lines of about 30 dots

@@ -1,4 +1,4 @@
-"""Spreadsheets and delimited text (xlsx, xlsm, xls, ods, csv, tsv) → for each row a line `Header: value | Header: value`.
+"""Spreadsheets and delimited text (xlsx, xlsm, xls, csv, tsv) → for each row a line `Header: value | Header: value`.
 
 Every sheet stands under a heading with its name; hidden sheets are kept and say so; comments follow their sheet.
 """
@@ -9,108 +9,261 @@ import csv
 import datetime
 import io
 import re
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ingest.parse.clean import clean_line
+from ingest.parse.dates import iso_date
 from ingest.parse.layout import Block, lay_out
-from ingest.parse.office import Container, attribute, child, children, damaged, local
+from ingest.parse.office import Container, attribute, chart_rows, child, children, damaged, local
 from ingest.types import ParsedDocument
 
 MAX_CELLS = 3_000_000  # of one file; the text of more is longer than any document kept
 MAX_COLUMNS = 1000  # of one row
+REPEATED = "\x00"  # before a text that a merged cell repeats to its right: it names columns, and is no value
 MAX_REPEATS = 1000  # rows or cells that an OpenDocument file may repeat
 _NUMBER = re.compile(r"^[-+(]?[$€£¥]?\s?[-+]?[0-9][0-9.,' ]*\)?\s?%?$|^-+$")
 
 
 def read_xlsx(path: Path) -> ParsedDocument:
-    """An Excel workbook; raises DocumentUnreadable("damaged")."""
-    import openpyxl
+    """An Excel workbook; raises DocumentUnreadable("damaged").
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # openpyxl warns of every extension it leaves out
-            book = openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False)
-            try:
-                return _workbook(path, book)
-            finally:
-                book.close()
-    except (KeyError, ValueError, TypeError, IndexError, AttributeError, SyntaxError, OSError, AssertionError) as error:
-        # What openpyxl raises on a mangled workbook is not one family.
-        raise damaged(f"it is not a whole workbook ({type(error).__name__})") from None
-
-
-def _workbook(path: Path, book: Any) -> ParsedDocument:
+    Sheets are streamed cell by cell that has a value: a sheet may claim a million rows that hold nothing.
+    """
     blocks: list[Block] = []
     notes: list[str] = []
-    cells = 0
-    hidden = 0
-    remarks = _xlsx_comments(path)
-    for sheet in book.worksheets:
-        name = clean_line(sheet.title)
-        is_hidden = sheet.sheet_state != "visible"
-        hidden += is_hidden
-        sheet.reset_dimensions()  # what the file claims is often wrong, in both directions
-        rows: list[list[str]] = []
-        for row in sheet.iter_rows(max_col=MAX_COLUMNS):
-            values = [_shown(cell) for cell in row]
-            while values and not values[-1]:
-                values.pop()
-            cells += len(values)
-            if values or (rows and rows[-1]):
-                rows.append(values)
-            if cells > MAX_CELLS:
-                notes.append(f"only the first {MAX_CELLS:,} cells were read")
-                break
-        found = list(_tables(rows))
-        found.extend(Block("paragraph", each) for each in remarks.get(sheet.title, ()))
-        if found:
-            blocks.append(Block("heading", f"{name} (hidden sheet)" if is_hidden else name, 1))
-            blocks.extend(found)
-        if cells > MAX_CELLS:
-            break
     with Container(path) as container:
-        title, people, date = container.properties()
+        main = container.main("xl/workbook.xml")
+        tree = container.tree(main)
+        if tree is None:
+            raise damaged("it has no workbook part")
+        relations = container.relations(main)
+        parts = {kind: name for kind, name in relations.values()}
+        strings = _shared_strings(container, parts.get("sharedStrings", "xl/sharedStrings.xml"))
+        styles = _number_styles(container.tree(parts.get("styles", "xl/styles.xml")))
+        properties = child(tree, "workbookPr")
+        since_1904 = properties is not None and attribute(properties, "date1904") in ("1", "true")
+        people = _commenters(container, relations)
+        budget = [MAX_CELLS]
+        hidden = 0
+        for sheet in tree.iter():
+            if local(sheet) != "sheet":
+                continue
+            identity = next((str(value) for key, value in sheet.attrib.items() if str(key).endswith("}id")), "")
+            kind, part = relations.get(identity, ("", ""))
+            name = clean_line(attribute(sheet, "name"))
+            found: list[Block] = []
+            if container.has(part):
+                if kind != "chartsheet":
+                    found.extend(sheet_blocks(_sheet_rows(container, part, strings, styles, since_1904, budget)))
+                found.extend(_drawn(container, part, numbers=kind == "chartsheet"))
+                found.extend(Block("paragraph", each) for each in _remarks(container, part, people))
+            if found:
+                is_hidden = attribute(sheet, "state") in ("hidden", "veryHidden")
+                hidden += is_hidden
+                blocks.append(Block("heading", f"{name} (hidden sheet)" if is_hidden else name, 1))
+                blocks.extend(found)
+        title, authors, date = container.properties()
         if any(each.endswith("vbaproject.bin") for each in container.names()):
             notes.append("macros were not read")
-        blocks.extend(_charts(container))
+    if budget[0] <= 0:
+        notes.append(f"only the first {MAX_CELLS:,} cells were read")
     if hidden:
         notes.append(f"{hidden} {'sheet is' if hidden == 1 else 'sheets are'} hidden in the workbook")
-    return ParsedDocument("xlsx", title, (lay_out(blocks),), date, people, tuple(notes))
+    return ParsedDocument("xlsx", title, (lay_out(blocks),), date, authors, tuple(notes))
 
 
-def _charts(container: Container) -> Iterator[Block]:
-    """Charts on sheets of their own, whose numbers may stand nowhere else."""
-    from ingest.parse.office import chart_rows
+def _shared_strings(container: Container, part: str) -> list[str]:
+    strings: list[str] = []
+    for item in container.stream(part, "si"):
+        parts = []
+        for each in item.iter():
+            if local(each) == "t" and local(each.getparent()) != "rPh":  # how a Japanese word is read, not what it says
+                parts.append(each.text or "")
+        strings.append(clean_line("".join(parts)))
+    return strings
 
-    for name in container.names():
-        if not name.startswith("xl/chartsheets/") or not name.endswith(".xml"):
+
+def _number_styles(tree: Any) -> list[str]:
+    """Number format of each cell style."""
+    from openpyxl.styles.numbers import BUILTIN_FORMATS
+
+    own: dict[int, str] = {}
+    styles: list[str] = []
+    for each in tree.iter() if tree is not None else ():
+        if local(each) == "numFmt" and attribute(each, "numFmtId").isdigit():
+            own[int(attribute(each, "numFmtId"))] = attribute(each, "formatCode")
+    found = child(tree, "cellXfs")
+    for each in found if found is not None else ():
+        number = attribute(each, "numFmtId")
+        styles.append((own.get(int(number)) or BUILTIN_FORMATS.get(int(number), "General")) if number.isdigit() else "General")
+    return styles
+
+
+def _sheet_rows(
+    container: Container, part: str, strings: Sequence[str], styles: Sequence[str], since_1904: bool, budget: list[int]
+) -> list[list[str]]:
+    """Rows of a sheet as texts; one empty row stands for any number of them. Takes what it reads off `budget`."""
+    rows: list[list[str]] = []
+    places: dict[int, int] = {}  # row number → index in `rows`
+    merged: list[tuple[int, int, int, int]] = []
+    number = last = 0
+    for element in container.stream(part, "row", "mergeCell"):
+        if local(element) == "mergeCell":
+            area = _AREA.fullmatch(attribute(element, "ref"))
+            if area and len(merged) < 50_000:
+                merged.append((int(area[2]), _column(area[1]), int(area[4]), _column(area[3])))
             continue
-        for kind, drawing in container.relations(name).values():
-            if kind != "drawing":
+        stated = attribute(element, "r")
+        number = int(stated) if stated.isdigit() else number + 1
+        if not len(element) or budget[0] <= 0:
+            continue
+        values: list[str] = []
+        position = 0
+        for cell in element:
+            reference = attribute(cell, "r")
+            position = _column(reference.rstrip("0123456789")) if reference else position + 1
+            text = _cell_text(cell, strings, styles, since_1904) if len(cell) else ""
+            if text and 0 < position <= MAX_COLUMNS:
+                values.extend([""] * (position - len(values)))
+                values[position - 1] = text
+        if values:
+            budget[0] -= len(values)
+            if rows and number > last + 1:
+                rows.append([])
+            places[number] = len(rows)
+            rows.append(values)
+            last = number
+    _fill_merged(rows, places, merged)
+    return rows
+
+
+_AREA = re.compile(r"\$?([A-Z]{1,3})\$?(\d{1,7}):\$?([A-Z]{1,3})\$?(\d{1,7})")
+
+
+def _column(letters: str) -> int:
+    """"A" is 1, "AB" is 28."""
+    value = 0
+    for letter in letters[:4]:
+        value = value * 26 + ord(letter) - 64
+    return value
+
+
+def _fill_merged(rows: list[list[str]], places: dict[int, int], merged: Sequence[tuple[int, int, int, int]]) -> None:
+    """Writes a merged cell's text into each row it covers, and marked as repeated across its columns where others stand in that row."""
+    for top, left, bottom, right in merged:
+        if top not in places or left > MAX_COLUMNS or not 0 < left <= len(rows[places[top]]):
+            continue
+        row = rows[places[top]]
+        text = row[left - 1]
+        right = min(right, MAX_COLUMNS)
+        alone = _count(row) == 1
+        if not text:
+            continue
+        for number in range(top, min(bottom, top + MAX_REPEATS) + 1):
+            if number not in places or (alone and number > top):
                 continue
-            for inner, target in container.relations(drawing).values():
-                tree = container.tree(target) if inner == "chart" else None
-                rows = chart_rows(tree) if tree is not None else []
-                if rows:
-                    yield Block("heading", "Chart", 1)
-                    yield Block("table", rows=rows)
+            target = rows[places[number]]
+            for column in range(left, left + 1 if alone else right + 1):
+                target.extend([""] * (column - len(target)))
+                target[column - 1] = target[column - 1] or (text if column == left else REPEATED + text)
 
 
-def _shown(cell: Any) -> str:
-    """A cell's value as a reader sees it: dates in ISO, percentages with their sign, currencies with theirs."""
-    value = cell.value
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return clean_line(value)
-    if isinstance(value, bool):
-        return "TRUE" if value else "FALSE"
-    if isinstance(value, int | float):
-        return _figure(value, cell.number_format or "")
-    return _moment(value)
+def _cell_text(cell: Any, strings: Sequence[str], styles: Sequence[str], since_1904: bool) -> str:
+    """A cell as a reader sees it: dates in ISO, percentages with their sign, currencies with theirs."""
+    kind = attribute(cell, "t")
+    if kind == "inlineStr":
+        return clean_line("".join(each.text or "" for each in cell.iter() if local(each) == "t"))
+    found = child(cell, "v")
+    text = (found.text or "") if found is not None else ""
+    if not text:
+        formula = child(cell, "f")
+        return f"={clean_line(formula.text)}" if formula is not None and formula.text else ""
+    if kind == "s":
+        return strings[int(text)] if text.isdigit() and int(text) < len(strings) else ""
+    if kind == "b":
+        return "TRUE" if text.strip() == "1" else "FALSE"
+    if kind in ("str", "e"):
+        return clean_line(text)
+    if kind == "d":
+        return clean_line(text).replace("T00:00:00", "")
+    try:
+        value = float(text)
+    except ValueError:
+        return clean_line(text)
+    index = attribute(cell, "s")
+    style = styles[int(index)] if index.isdigit() and int(index) < len(styles) else ""
+    if style and style != "General":
+        from openpyxl.styles.numbers import is_date_format
+        from openpyxl.utils.datetime import CALENDAR_MAC_1904, CALENDAR_WINDOWS_1900, from_excel
+
+        if is_date_format(style):
+            try:
+                return _moment(from_excel(value, CALENDAR_MAC_1904 if since_1904 else CALENDAR_WINDOWS_1900))
+            except (ValueError, OverflowError, TypeError):
+                return _plain(value)
+    return _figure(value, style)
+
+
+def _drawn(container: Container, part: str, numbers: bool) -> Iterator[Block]:
+    """Text boxes on a sheet and the titles of its charts; their `numbers` too where they stand in no cell beside them."""
+    for kind, drawing in container.relations(part).values():
+        tree = container.tree(drawing) if kind == "drawing" and container.has(drawing) else None
+        if tree is None:
+            continue
+        for body in tree.iter():
+            if local(body) == "txBody":
+                text = "\n".join(
+                    "".join(each.text or "" for each in paragraph.iter() if local(each) == "t") for paragraph in children(body, "p")
+                )
+                yield Block("paragraph", text)
+        for inner, target in container.relations(drawing).values():
+            chart = container.tree(target) if inner == "chart" and container.has(target) else None
+            if chart is None:
+                continue
+            title = child(chart, "chart", "title")
+            text = "".join(each.text or "" for each in title.iter() if local(each) == "t") if title is not None else ""
+            if text.strip():
+                yield Block("paragraph", f"Chart: {text}")
+            if numbers:
+                yield Block("table", rows=chart_rows(chart))
+
+
+def _commenters(container: Container, relations: dict[str, tuple[str, str]]) -> dict[str, str]:
+    people: dict[str, str] = {}
+    for kind, name in relations.values():
+        tree = container.tree(name) if kind == "person" and container.has(name) else None
+        for each in tree if tree is not None else ():
+            people[attribute(each, "id")] = clean_line(attribute(each, "displayName"))
+    return people
+
+
+def _remarks(container: Container, part: str, people: dict[str, str]) -> Iterator[str]:
+    """Comments of a sheet with cell and author."""
+    inner = container.relations(part)
+    threaded = any(kind == "threadedComment" for kind, _ in inner.values())
+    for kind, name in inner.values():
+        tree = container.tree(name) if kind in ("comments", "threadedComment") and container.has(name) else None
+        if tree is None:
+            continue
+        authors = [clean_line(each.text or "") for each in tree.iter() if local(each) == "author"]
+        for each in tree.iter():
+            if local(each) == "threadedComment":
+                text = child(each, "text")
+                said = clean_line(text.text or "") if text is not None else ""
+                who = ", ".join(filter(None, (people.get(attribute(each, "personId"), ""), iso_date(attribute(each, "dT")))))
+            elif local(each) == "comment":
+                said = clean_line("".join(inside.text or "" for inside in each.iter() if local(inside) == "t"))
+                index = attribute(each, "authorId")
+                who = authors[int(index)] if index.isdigit() and int(index) < len(authors) else ""
+                if threaded and said.startswith("[Threaded comment]"):
+                    continue  # the same words, for programs that know no threads
+            else:
+                continue
+            if said:
+                where = attribute(each, "ref")
+                yield f"Comment on {where} ({who}): {said}" if who else f"Comment on {where}: {said}"
 
 
 def _figure(value: float, style: str) -> str:
@@ -139,7 +292,7 @@ def _moment(value: object) -> str:
     return clean_line(str(value))
 
 
-def _tables(rows: Sequence[Sequence[str]]) -> Iterator[Block]:
+def sheet_blocks(rows: Sequence[Sequence[str]]) -> Iterator[Block]:
     """Rows of a sheet → records under their header, titles and remarks as paragraphs. Empty rows end a table."""
     part: list[Sequence[str]] = []
     names: Sequence[str] = ()
@@ -167,12 +320,18 @@ def _records(rows: list[Sequence[str]], before: Sequence[str]) -> tuple[list[Blo
         return blocks, ()
     names: Sequence[str]
     if _is_header(rest):
-        names, rest = list(rest[0]), rest[1:]
+        repeated = any(cell.startswith(REPEATED) for cell in rest[0])
+        names, rest = [cell.removeprefix(REPEATED) for cell in rest[0]], rest[1:]
+        if repeated and len(rest) > 1 and _is_header(rest):  # a merged header above a second one
+            below = rest[0]
+            width = max(len(names), len(below))
+            pairs = [(names[i] if i < len(names) else "", below[i].removeprefix(REPEATED) if i < len(below) else "") for i in range(width)]
+            names, rest = [" ".join(dict.fromkeys(filter(None, pair))) for pair in pairs], rest[1:]
         if not rest:
             blocks.append(Block("record", rows=((), names)))
     else:
         names = before if before and _width(rest) <= len(before) else ()
-    blocks.extend(Block("record", rows=(names, row)) for row in rest)
+    blocks.extend(Block("record", rows=(names, ["" if cell.startswith(REPEATED) else cell for cell in row])) for row in rest)
     return blocks, names
 
 
@@ -197,52 +356,6 @@ def _is_header(rows: Sequence[Sequence[str]]) -> bool:
     return len(filled) >= 0.5 * usual
 
 
-def _xlsx_comments(path: Path) -> dict[str, list[str]]:
-    """Sheet title → its comments, each with cell and author."""
-    found: dict[str, list[str]] = {}
-    with Container(path) as container:
-        main = container.main("xl/workbook.xml")
-        tree = container.tree(main)
-        relations = container.relations(main)
-        people: dict[str, str] = {}
-        for kind, name in relations.values():
-            if kind == "person" and container.has(name):
-                persons = container.tree(name)
-                for each in persons if persons is not None else ():
-                    people[attribute(each, "id")] = clean_line(attribute(each, "displayName"))
-        for sheet in tree.iter() if tree is not None else ():
-            if local(sheet) != "sheet":
-                continue
-            identity = next((str(value) for key, value in sheet.attrib.items() if str(key).endswith("}id")), "")
-            part = relations.get(identity, ("", ""))[1]
-            inner = container.relations(part) if part else {}
-            threaded = any(kind == "threadedComment" for kind, _ in inner.values())
-            remarks: list[str] = []
-            for kind, name in inner.values():
-                notes = container.tree(name) if kind in ("comments", "threadedComment") and container.has(name) else None
-                if notes is None:
-                    continue
-                authors = [clean_line(each.text or "") for each in notes.iter() if local(each) == "author"]
-                for each in notes.iter():
-                    if local(each) == "threadedComment":
-                        text = child(each, "text")
-                        said, who = clean_line(text.text or "") if text is not None else "", people.get(attribute(each, "personId"), "")
-                    elif local(each) == "comment":
-                        said = clean_line("".join(part.text or "" for part in each.iter() if local(part) == "t"))
-                        index = attribute(each, "authorId")
-                        who = authors[int(index)] if index.isdigit() and int(index) < len(authors) else ""
-                        if threaded and said.startswith("[Threaded comment]"):
-                            continue
-                    else:
-                        continue
-                    if said:
-                        where = attribute(each, "ref")
-                        remarks.append(f"Comment on {where} ({who}): {said}" if who else f"Comment on {where}: {said}")
-            if remarks:
-                found[attribute(sheet, "name")] = remarks
-    return found
-
-
 def read_xls(path: Path) -> ParsedDocument:
     """An Excel 97 workbook; raises DocumentUnreadable("damaged", "encrypted")."""
     import xlrd
@@ -262,7 +375,7 @@ def read_xls(path: Path) -> ParsedDocument:
     notes: list[str] = []
     for sheet in book.sheets():
         rows = [[_xls_cell(book, sheet, row, column) for column in range(min(sheet.row_len(row), MAX_COLUMNS))] for row in range(sheet.nrows)]
-        found = list(_tables(rows))
+        found = list(sheet_blocks(rows))
         for (row, column), note in sorted(getattr(sheet, "cell_note_map", {}).items()):
             if clean_line(note.text):
                 found.append(Block("paragraph", f"Comment on {xlrd.cellname(row, column)}: {clean_line(note.text)}"))
@@ -313,7 +426,7 @@ def read_delimited(text: str, kind: str) -> ParsedDocument:
                 break
     except csv.Error as error:
         notes.append(f"reading stopped at line {len(rows) + 1}: {error}")
-    return ParsedDocument(kind, "", (lay_out(_tables(rows)),), warnings=tuple(notes))
+    return ParsedDocument(kind, "", (lay_out(sheet_blocks(rows)),), warnings=tuple(notes))
 
 
 def _delimiter(sample: str) -> str:
@@ -328,95 +441,3 @@ def _delimiter(sample: str) -> str:
             if value > score:
                 best, score = candidate, value
     return best
-
-
-def read_opendocument(path: Path, kind: str) -> ParsedDocument:
-    """OpenDocument spreadsheets (ods: a sheet a heading) and presentations (odp: a page a slide)."""
-    from ingest.types import Page
-
-    with Container(path) as container:
-        tree = container.tree("content.xml")
-        title, people, date = container.open_properties()
-    body = child(tree, "body")
-    if tree is None or body is None:
-        raise damaged("it has no content part")
-    if kind == "ods":
-        blocks: list[Block] = []
-        for table in body.iter():
-            if local(table) == "table" and local(table.getparent()) != "table-cell":
-                found = list(_tables(_ods_rows(table)))
-                if found:
-                    blocks.append(Block("heading", clean_line(attribute(table, "name")), 1))
-                    blocks.extend(found)
-        return ParsedDocument(kind, title, (lay_out(blocks),), date, people)
-    pages: list[Page] = []
-    for slide in body.iter():
-        if local(slide) == "page":
-            pages.append(lay_out(_odp_blocks(slide), len(pages) + 1))
-    return ParsedDocument(kind, title, tuple(pages), date, people)
-
-
-def _odp_blocks(slide: Any) -> Iterator[Block]:
-    titles, body, notes = [], [], []
-    for each in slide:
-        if local(each) == "notes":
-            text = " ".join(_odf_text(part) for part in each.iter() if local(part) == "p")
-            if clean_line(text):
-                notes.append(Block("paragraph", f"Notes: {clean_line(text)}"))
-            continue
-        kind = attribute(each, "class")
-        if kind in ("title",):
-            text = clean_line(" ".join(_odf_text(part) for part in each.iter() if local(part) in ("p", "h")))
-            titles.append(Block("heading", text, 1))
-            continue
-        if kind in ("page-number", "date-time", "footer", "header"):
-            continue
-        inside_table: set[Any] = set()
-        for part in each.iter():
-            if local(part) == "table":
-                body.append(Block("table", rows=_ods_rows(part)))
-                inside_table.update(part.iter())
-            elif local(part) in ("p", "h") and part not in inside_table:
-                parent = part.getparent()
-                listed = parent is not None and local(parent) == "list-item"
-                body.append(Block("item" if listed else "paragraph", _odf_text(part)))
-    yield from titles
-    yield from body
-    yield from notes
-
-
-def _ods_rows(table: Any) -> list[list[str]]:
-    rows: list[list[str]] = []
-    for row in table.iter():
-        if local(row) != "table-row":
-            continue
-        cells: list[str] = []
-        for cell in children(row, "table-cell", "covered-table-cell"):
-            text = " ".join(filter(None, (_odf_text(part) for part in children(cell, "p", "h", "list"))))
-            repeat = attribute(cell, "number-columns-repeated")
-            times = min(int(repeat), MAX_REPEATS) if repeat.isdigit() else 1
-            cells.extend([clean_line(text)] * (times if len(cells) + times <= MAX_COLUMNS else 1))
-            for note in children(cell, "annotation"):
-                said = clean_line(" ".join(_odf_text(part) for part in children(note, "p")))
-                if said:
-                    cells[-1] = f"{cells[-1]} (comment: {said})".strip()
-        while cells and not cells[-1]:
-            cells.pop()
-        repeat = attribute(row, "number-rows-repeated")
-        times = min(int(repeat), MAX_REPEATS) if repeat.isdigit() and cells else 1
-        rows.extend([cells] * times)
-    return rows
-
-
-def _odf_text(element: Any) -> str:
-    parts = [element.text or ""]
-    for each in element:
-        name = local(each)
-        if name == "s":
-            parts.append(" ")
-        elif name in ("tab", "line-break"):
-            parts.append(" ")
-        elif name not in ("annotation", "note"):
-            parts.append(_odf_text(each))
-        parts.append(each.tail or "")
-    return "".join(parts)

@@ -11,7 +11,8 @@ from pathlib import Path
 from lxml import etree
 
 from ingest.parse.clean import clean_line
-from ingest.parse.layout import Block, lay_out, likely_header
+from ingest.parse.dates import iso_date
+from ingest.parse.layout import Block, lay_out, likely_header, spread
 from ingest.parse.office import Container, attribute, chart_rows, child, children, damaged, local, math_text
 from ingest.types import Page, ParsedDocument
 
@@ -110,7 +111,8 @@ def _comments(tree: etree._Element | None, authors: dict[str, str]) -> Iterator[
         else:
             body = child(each, "txBody")
             said = " ".join(filter(None, (_text(part) for part in children(body, "p")))) if body is not None else ""
-        author = authors.get(attribute(each, "authorId"), "")
+        when = iso_date(attribute(each, "dt") or attribute(each, "created"))
+        author = ", ".join(filter(None, (authors.get(attribute(each, "authorId"), ""), when)))
         if said:
             yield Block("paragraph", f"Comment ({author}): {said}" if author else f"Comment: {said}")
 
@@ -204,11 +206,15 @@ def _graphic(container: Container, frame: etree._Element, relations: dict[str, t
 
 
 def _row(row: etree._Element) -> list[str]:
-    cells = []
+    cells: list[tuple[str, int]] = []
     for cell in children(row, "tc"):
         body = child(cell, "txBody")
-        cells.append(" ".join(filter(None, (_text(each) for each in children(body, "p")))) if body is not None else "")
-    return cells
+        text = " ".join(filter(None, (_text(each) for each in children(body, "p")))) if body is not None else ""
+        if attribute(cell, "hMerge") in ("1", "true") and cells:
+            cells[-1] = (cells[-1][0], cells[-1][1] + 1)
+        else:
+            cells.append((text, 1))
+    return spread(cells)
 
 
 def _spread(table: etree._Element, rows: list[list[str]]) -> None:

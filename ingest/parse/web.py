@@ -13,7 +13,7 @@ from lxml import etree, html
 
 from ingest.parse.clean import clean_line
 from ingest.parse.dates import iso_date
-from ingest.parse.layout import Block
+from ingest.parse.layout import Block, likely_header, spread
 
 _DROPPED = frozenset(
     "script style template noscript head iframe object embed applet svg canvas audio video select datalist nav".split()
@@ -200,33 +200,36 @@ def table_rows(table: etree._Element) -> tuple[list[list[str]], bool]:
     header = False
     open_spans: dict[int, tuple[int, str]] = {}  # column → rows still covered, text
     for index, row in enumerate(_rows(table)):
-        cells: list[str] = []
-
-        def fill() -> None:
-            while len(cells) in open_spans:
-                left, text = open_spans[len(cells)]
-                if left == 1:
-                    del open_spans[len(cells)]
-                else:
-                    open_spans[len(cells)] = (left - 1, text)
-                cells.append(text)
-
+        cells: list[tuple[str, int]] = []
+        column = 0
         all_heads = True
-        for cell in row.iterchildren("td", "th"):
-            fill()
+        waiting = list(row.iterchildren("td", "th"))
+        while waiting or any(each >= column for each in open_spans):
+            if column in open_spans:
+                left, text = open_spans.pop(column)
+                if left > 1:
+                    open_spans[column] = (left - 1, text)
+                cells.append((text, 1))
+                column += 1
+                continue
+            if not waiting:
+                cells.append(("", 1))
+                column += 1
+                continue
+            cell = waiting.pop(0)
             all_heads = all_heads and cell.tag == "th"
             text = cell_text(cell)
             across, down = _span(cell, "colspan"), _span(cell, "rowspan")
-            for each in range(across):
+            cells.append((text, across))
+            for _ in range(across):
                 if down > 1:
-                    open_spans[len(cells)] = (down - 1, text)
-                cells.append(text if each == 0 else "")
-        fill()
+                    open_spans[column] = (down - 1, text)
+                column += 1
         if index == 0:
             parent = row.getparent()
             header = (all_heads and bool(cells)) or (parent is not None and parent.tag == "thead")
-        rows.append(cells)
-    return rows, header
+        rows.append(spread(cells))
+    return rows, header or likely_header(rows)
 
 
 def cell_text(cell: etree._Element) -> str:

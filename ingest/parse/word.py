@@ -13,7 +13,8 @@ from pathlib import Path
 from lxml import etree
 
 from ingest.parse.clean import clean_line
-from ingest.parse.layout import Block, lay_out, likely_header
+from ingest.parse.dates import iso_date
+from ingest.parse.layout import Block, lay_out, likely_header, spread
 from ingest.parse.office import Container, attribute, chart_rows, child, children, damaged, local, math_text
 from ingest.types import ParsedDocument
 
@@ -21,6 +22,7 @@ _HEADING_NAME = re.compile(r"^(?:heading|überschrift|titre|título|titolo|kop|r
 _TITLE_NAMES = frozenset(("title", "titel", "titre", "título", "titolo"))
 _ON = frozenset(("", "1", "true", "on"))
 _ALT_NOISE = re.compile(r"\s*description automatically generated( with \w+ confidence)?\.?\s*$", re.I)
+_BOXES = {ord("☒"): "[x]", ord("☑"): "[x]", ord("☐"): "[ ]"}
 MAX_DEPTH = 40  # tables and boxes inside each other
 
 
@@ -67,7 +69,8 @@ def read_word(path: Path) -> ParsedDocument:
                     word.notes[(label, attribute(note, "id"))] = _flat(note, word)
         comments = container.tree(parts.get("comments", ""))
         for comment in children(comments, "comment") if comments is not None else ():
-            word.comments[attribute(comment, "id")] = (clean_line(attribute(comment, "author")), _flat(comment, word))
+            who = ", ".join(filter(None, (clean_line(attribute(comment, "author")), iso_date(attribute(comment, "date")))))
+            word.comments[attribute(comment, "id")] = (who, _flat(comment, word))
         for identity, (kind, name) in relations.items():
             if kind == "chart":
                 chart = container.tree(name)
@@ -129,7 +132,7 @@ def _paragraph(element: etree._Element, word: _Word, depth: int) -> Iterator[Blo
     parts: list[str] = []
     after: list[Block] = []
     _inline(element, word, parts, after, depth)
-    text = "".join(parts)
+    text = "".join(parts).translate(_BOXES)
     if text.strip():
         level = _heading_level(style, properties, word)
         number = _number(style, properties, word)
@@ -215,18 +218,20 @@ def _table(element: etree._Element, word: _Word, depth: int) -> Iterator[Block]:
     header = False
     trs = [tr for tr in _rows(element)]
     for index, tr in enumerate(trs):
-        cells: list[str] = []
+        cells: list[tuple[str, int]] = []
+        column = 0
         properties = child(tr, "trPr")
         if index == 0 and properties is not None:
             header = any(_is_on(mark) for mark in children(properties, "tblHeader"))
         skipped = _value(properties, "gridBefore")
-        cells.extend([""] * min(int(skipped), 100) if skipped.isdigit() else [])
+        if skipped.isdigit() and int(skipped) > 0:
+            column = min(int(skipped), 100)
+            cells.append(("", column))
         for tc in _cells(tr):
             look = child(tc, "tcPr")
             span = _value(look, "gridSpan")
             merge = child(look, "vMerge")
             found = list(_blocks(tc, word, depth + 1))
-            column = len(cells)
             if merge is not None and attribute(merge, "val") != "restart":
                 text = open_cells.get(column, "")
             else:
@@ -235,9 +240,10 @@ def _table(element: etree._Element, word: _Word, depth: int) -> Iterator[Block]:
                 open_cells.pop(column, None)
                 if merge is not None:
                     open_cells[column] = text
-            cells.append(text)
-            cells.extend([""] * (min(int(span), 100) - 1) if span.isdigit() and int(span) > 1 else [])
-        rows.append(cells)
+            width = min(int(span), 100) if span.isdigit() and int(span) > 1 else 1
+            cells.append((text, width))
+            column += width
+        rows.append(spread(cells))
     if len(trs) == 1 and sum(1 for _ in _cells(trs[0])) == 1:
         yield from inside  # a frame around text
         return
