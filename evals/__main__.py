@@ -11,7 +11,7 @@ from typing import Any
 
 import config
 from errors import FootnoteError
-from evals.questions import HALVES, Question, half, read
+from evals.questions import HALVES, Question, half, read, spread
 from evals.units import KINDS
 
 
@@ -81,11 +81,7 @@ def _positive(text: str) -> int:
 
 
 def _questions(chosen: argparse.Namespace) -> list[Question]:
-    questions = half(read(chosen.questions, chosen.where), chosen.half)
-    if chosen.limit and chosen.limit < len(questions):
-        step = len(questions) / chosen.limit
-        questions = [questions[int(at * step)] for at in range(chosen.limit)]
-    return questions
+    return spread(half(read(chosen.questions, chosen.where), chosen.half), chosen.limit)
 
 
 def _retrieval(chosen: argparse.Namespace) -> None:

@@ -31,7 +31,8 @@ LEANING = re.compile(
 )
 ENGLISH = re.compile(r"\b(?:the|of|and|to|is|are|for|in|by|must|may|will)\b", re.I)
 DEFINITION = re.compile(
-    r"(?P<subject>(?:the |an? )?[A-Z][\w’'-]*(?: [\w’'-]+){0,5}) (?P<verb>is|are|was|were) (?P<rest>(?:an?|the|any) [^|]{15,})[.]",
+    r"(?P<subject>(?:the |an? )?[A-Z][\w’'-]*(?: [\w’'-]+){0,5}) (?P<verb>is|are|was|were) "
+    r"(?P<rest>(?:an?|the|any) [^|]{15,})[.]",
     re.IGNORECASE,
 )
 AMOUNT = re.compile(
@@ -63,8 +64,10 @@ class Made:
         }
 
 
-def make(catalog: Catalog, count: int, unanswerable: float, seed: int = 0, foreign: Catalog | None = None) -> list[dict[str, Any]]:
-    """`count` questions with an answer and `count * unanswerable` without, fewer where the documents give no more.
+def make(
+    catalog: Catalog, count: int, unanswerable: float, seed: int = 0, foreign: Catalog | None = None
+) -> list[dict[str, Any]]:
+    """`count` questions with an answer and `count * unanswerable` without; fewer where the documents give no more.
 
     Unanswerable ones are asked of the wrong document, or are taken from the collection `foreign`; none is kept whose answer
     stands where it would be looked for. The same seed and documents give the same questions.

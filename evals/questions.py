@@ -81,6 +81,13 @@ def half_of(question: Question) -> str:
     return "tune" if hashlib.sha256(name.encode()).digest()[0] % 2 == 0 else "report"
 
 
+def spread(questions: Sequence[Question], count: int | None) -> list[Question]:
+    """`count` questions at even steps through the set, in order; all where there are no more, or `count` is None."""
+    if count is None or count >= len(questions):
+        return list(questions)
+    return [questions[at * len(questions) // count] for at in range(count)]
+
+
 def _condition(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals:

@@ -1,0 +1,72 @@
+"""`python -m bench FOLDER [MEASURE…]`: tables on stdout, JSON in bench/results/, progress on stderr."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import config
+from bench.machine import machine
+from bench.measures import MEASURES, Bench
+from bench.sets import question_sets
+from errors import FootnoteError, UsageError
+from evals.results import save, table
+from ingest.embed import Embedder
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the measures; returns the exit code: 0 done, 1 failed, 2 usage, 130 interrupted."""
+    chosen = parser().parse_args(arguments)
+    try:
+        _bench(chosen)
+    except FootnoteError as error:
+        print(f"{error.message}\n{error.cure}".strip(), file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's shape; docs/measuring.md is checked against it."""
+    made = argparse.ArgumentParser(prog="python -m bench", description="Measure this checkout over documents with questions.")
+    made.add_argument("data", type=Path, metavar="FOLDER", help="holds the sets: folders with docs/ and questions.jsonl")
+    made.add_argument("measures", nargs="*", metavar="MEASURE", help=f"any of: {', '.join(MEASURES)} (default: all)")
+    made.add_argument("--sets", nargs="+", default=(), metavar="NAME", help="only these sets")
+    made.add_argument("--limit", type=int, metavar="N", help="only N questions of each set, spread over it")
+    made.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="where JSON is kept (default: bench/results)")
+    return made
+
+
+def _bench(chosen: argparse.Namespace) -> None:
+    unknown = [each for each in chosen.measures if each not in MEASURES]
+    if unknown:
+        raise UsageError(f"There is no measure named {unknown[0]!r}.", f"There are: {', '.join(MEASURES)}.")
+    sets = question_sets(chosen.data, chosen.sets)
+    settings = config.load()
+    settings = dataclasses.replace(settings, index=settings.home / "bench" / "indexes", home=settings.home / "bench")
+    settings.index.mkdir(parents=True, exist_ok=True)
+    where = machine()
+    print(", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in where.items()))
+    bench = Bench(tuple(sets), settings, Embedder(settings), chosen.limit, _say)
+    for name in chosen.measures or MEASURES:
+        measured = MEASURES[name](bench)
+        _say("")
+        print(f"\n## {measured.title}\n\n{table(measured.head, measured.rows)}", flush=True)
+        path = save("bench", name, {"machine": where, "limit": chosen.limit, "body": measured.body}, settings, chosen.results)
+        print(f"Kept in {path.name}", file=sys.stderr)
+
+
+def _say(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,285 @@
+"""Question sets → one measurement each: complete index, retrieval, quotes, refresh, start and first sentence, cost of a click.
+
+Every measure returns rows for the table and a body for the JSON. Timings are reported, never judged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.sets import QuestionSet
+from bench.timing import Timing, timing
+from config import ROOT, Settings
+from errors import FootnoteError
+from evals.metrics import RANKED
+from evals.prepare import opened
+from evals.questions import Question, read, spread
+
+if TYPE_CHECKING:
+    from ingest.embed import Embedder
+    from rag.client import Client
+
+REPEATS = 5
+CHANGED_SHARE = 0.01  # of a set's files, for the refresh after a change
+TYPICAL_QUESTIONS = 20  # asked of each set for the time to the first sentence
+TEXT_SUFFIXES = (".md", ".txt", ".html", ".csv", ".rst")  # a line can be added to these without breaking them
+COMMAND_S = 3600  # longest a command may take
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What every measure gets. `settings` point to folders of the bench's own; `say` hears of progress."""
+
+    sets: tuple[QuestionSet, ...]
+    settings: Settings
+    embedder: Embedder
+    limit: int | None = None
+    say: Callable[[str], None] = lambda _: None
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One measure's outcome: table head and rows, and all of it as JSON."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[object, ...], ...]
+    body: dict[str, Any] = field(default_factory=dict)
+
+
+def completeness(bench: Bench) -> Measured:
+    """Every file of every set is indexed, or named with a reason."""
+    from ingest.refresh import refresh
+
+    rows: list[tuple[object, ...]] = []
+    body = {}
+    for each in bench.sets:
+        bench.say(f"indexing {each.name}")
+        report = refresh([(each.name, each.docs)], each.name, bench.settings, embedder=lambda: bench.embedder)
+        with opened(bench.settings, each.name, None, bench.embedder) as index:
+            documents = index.catalog.documents()
+        files = {path.relative_to(each.docs).as_posix() for path in each.files()}
+        ready = {document.path for document in documents if document.status == "ready"}
+        failed = {document.path: f"{document.reason} {document.cure}" for document in documents if document.status != "ready"}
+        silent = sorted(files - ready - set(failed))
+        rows.append((
+            each.name, len(files), len(ready), len(failed), len(silent), sum(document.pages for document in documents),
+            sum(document.passages for document in documents), f"{report.seconds:.1f}",
+        ))
+        body[each.name] = {
+            "files": len(files), "ready": len(ready), "failed": failed, "silent": silent,
+            "without_text": sorted(each.path for each in documents if each.status == "ready" and not each.passages),
+            "warnings": {document.path: list(document.warnings) for document in documents if document.warnings},
+            "added": report.count("added"), "seconds": round(report.seconds, 2),
+        }
+    head = ("set", "files", "indexed", "failed, with reason", "neither", "pages", "passages", "seconds of this refresh")
+    return Measured("Index completeness", head, tuple(rows), body)
+
+
+def retrieval(bench: Bench) -> Measured:
+    """Our retrieval beside the plain baseline, on the same questions and text."""
+    from evals.retrieval import retrieval as measured
+    from rag.answer import Answerer
+
+    rows: list[tuple[object, ...]] = []
+    body = {}
+    for each in bench.sets:
+        bench.say(f"retrieval on {each.name}")
+        with opened(bench.settings, each.name, each.docs, bench.embedder) as index:
+            scores = measured(
+                _asked(bench, each), index, Answerer(bench.settings, bench.embedder),
+                baseline_cache=bench.settings.home / "baseline",
+            )
+        summary = scores.summary()
+        for system, found in summary.items():
+            if isinstance(found, dict):
+                rows.append((each.name, summary["unit"], system, *(found[measure] for measure in RANKED)))
+        body[each.name] = {
+            name: {measure: value.as_json() for measure, value in found.items()} if isinstance(found, dict) else found
+            for name, found in summary.items()
+        }
+        body[each.name]["seconds"] = {system: timing(seconds).as_json() for system, seconds in scores.seconds.items()}
+    return Measured("Retrieval", ("set", "unit", "system", *RANKED), tuple(rows), body)
+
+
+def quotes(bench: Bench) -> Measured:
+    """Every answer to every question: no quote differs from the stored text at its offsets."""
+    from evals.run import run, summary
+    from rag.answer import Answerer
+    from rag.engine import open_model
+
+    rows: list[tuple[object, ...]] = []
+    body = {}
+    model = open_model(bench.settings, say=bench.say)
+    try:
+        for each in bench.sets:
+            with opened(bench.settings, each.name, each.docs, bench.embedder) as index:
+                said = run(
+                    _asked(bench, each), index, Answerer(bench.settings, bench.embedder, model),
+                    say=lambda text, name=each.name: bench.say(f"{name}: {text}"),  # type: ignore[misc]
+                )
+            scores = summary(said)
+            shown = ("questions", "citations", "quotes_wrong", "contains", "cited_gold", "refused_wrongly", "refused_rightly")
+            rows.append((
+                each.name, *(scores[name] for name in shown), scores["first_sentence_s"]["p50"], scores["seconds"]["p95"],
+            ))
+            body[each.name] = {
+                name: value.as_json() if hasattr(value, "as_json") else value
+                for name, value in scores.items() if name != "refused_rightly_by_kind"
+            }
+            body[each.name]["wrong"] = [row for row in said if row["quotes_wrong"]]
+    finally:
+        model.close()
+    head = (
+        "set", "questions", "citations", "quotes that differ", "gold answer shown", "gold place cited", "wrongly refused",
+        "rightly refused", "first sentence p50, s", "answer p95, s",
+    )
+    return Measured(f"Answers and quotes ({model.name})", head, tuple(rows), body)
+
+
+def refreshing(bench: Bench) -> Measured:
+    """`python -m ingest` on a copy of the largest set: nothing changed, then 1 % of its files changed, as a command is used."""
+    largest = max(bench.sets, key=lambda each: len(each.files()))
+    copy = bench.settings.home / "refreshed" / largest.name
+    if copy.exists():
+        shutil.rmtree(copy)
+    shutil.copytree(largest.docs, copy, copy_function=_copy)
+    name = f"{largest.name}-refreshed"
+    bench.say(f"first index of a copy of {largest.name}")
+    _ingest(bench, copy, name)
+    unchanged = []
+    for turn in range(REPEATS):
+        bench.say(f"refresh, nothing changed, {turn + 1} of {REPEATS}")
+        seconds, report = _ingest(bench, copy, name)
+        if report["added"] or report["changed"] or report["removed"]:
+            raise FootnoteError("A refresh with nothing changed changed something.", f"It reported: {report}")
+        unchanged.append(seconds)
+    texts = [path for path in sorted(copy.rglob("*")) if path.suffix.lower() in TEXT_SUFFIXES]
+    count = max(1, round(len(largest.files()) * CHANGED_SHARE))
+    changed = []
+    for turn in range(REPEATS if texts else 0):
+        bench.say(f"refresh, {count} files changed, {turn + 1} of {REPEATS}")
+        step = max(1, len(texts) // count)
+        for path in texts[turn % step :: step][:count]:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(f"\n\nChanged in turn {turn}.\n")
+        seconds, _ = _ingest(bench, copy, name)
+        changed.append(seconds)
+    rows: list[tuple[object, ...]] = [(largest.name, len(largest.files()), "nothing", timing(unchanged))]
+    if changed:
+        rows.append((largest.name, len(largest.files()), f"{count} files", timing(changed)))
+    body = {
+        "set": largest.name, "files": len(largest.files()), "files_changed": count,
+        "nothing_changed": timing(unchanged).as_json(), "some_changed": timing(changed).as_json(),
+    }
+    return Measured("Refresh, whole command with its start", ("set", "files", "changed", "time"), tuple(rows), body)
+
+
+def starting(bench: Bench) -> Measured:
+    """Engine start with a built index, then the time to sources and first sentence, asked as the app asks."""
+    from rag.client import Client
+
+    for each in bench.sets:
+        bench.say(f"index of {each.name}")
+        with opened(bench.settings, each.name, each.docs, bench.embedder):
+            pass
+    starts: list[float] = []
+    for turn in range(REPEATS + 1):  # the first one fills the page cache and is left out
+        bench.say(f"engine start {turn} of {REPEATS}")
+        client = Client(bench.settings)
+        client.shutdown()
+        client = Client(bench.settings)
+        began = time.perf_counter()
+        client.start(300)
+        starts.append(time.perf_counter() - began)
+        if turn < REPEATS:
+            client.shutdown()
+    rows: list[tuple[object, ...]] = [("engine start", timing(starts[1:]))]
+    body: dict[str, Any] = {"engine_start": timing(starts[1:]).as_json(), "model": client.health()["model"]}
+    try:
+        for each in bench.sets:
+            questions = spread([question for question in read(each.questions) if question.answerable], TYPICAL_QUESTIONS)
+            sources, sentences = _first_words(client, each.name, questions, bench.say)
+            rows += [(f"{each.name}: sources shown", sources), (f"{each.name}: first sentence shown", sentences)]
+            body[each.name] = {"sources": sources.as_json(), "first_sentence": sentences.as_json()}
+    finally:
+        client.shutdown()
+    return Measured("Start and first sentence", ("", "median (spread, repetitions)"), tuple(rows), body)
+
+
+def clicking(bench: Bench) -> Measured:
+    """CPU that the web process spends on a click, measured in a real browser (needs Playwright and its Chromium)."""
+    bench.say("clicks in a browser")
+    for each in bench.sets[:1]:
+        with opened(bench.settings, each.name, each.docs, bench.embedder):
+            pass
+    command = [
+        sys.executable, str(ROOT / "scripts" / "click_cpu.py"), "--index", str(bench.settings.index),
+        "--home", str(bench.settings.home), "--collection", bench.sets[0].name,
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=COMMAND_S, check=False)
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        return Measured("CPU of a click", ("", ""), (("not measured", reason),), {"not_measured": reason})
+    found: dict[str, list[float]] = json.loads(done.stdout)
+    rows = tuple((name, timing(seconds)) for name, seconds in found.items())
+    return Measured("CPU of a click, web process", ("click", "CPU"), rows, {name: timing(s).as_json() for name, s in found.items()})
+
+
+MEASURES: dict[str, Callable[[Bench], Measured]] = {
+    "index": completeness, "retrieval": retrieval, "quotes": quotes, "refresh": refreshing, "start": starting, "click": clicking,
+}
+
+
+def _asked(bench: Bench, each: QuestionSet) -> list[Question]:
+    return spread(read(each.questions), bench.limit)
+
+
+def _ingest(bench: Bench, folder: Path, collection: str) -> tuple[float, dict[str, Any]]:
+    """Wall seconds of the command, and its report."""
+    command = [
+        sys.executable, "-m", "ingest", str(folder), "--collection", collection, "--index", str(bench.settings.index), "--json",
+    ]
+    began = time.perf_counter()
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "FOOTNOTE_HOME": str(bench.settings.home)}, capture_output=True, text=True,
+        timeout=COMMAND_S, check=False,
+    )
+    seconds = time.perf_counter() - began
+    if done.returncode not in (0, 3):  # 3: published, some files failed and are listed
+        said = done.stderr.strip()[-500:]
+        raise FootnoteError(f"python -m ingest ended with {done.returncode}: {said}", "Run it by hand to see more.")
+    return seconds, json.loads(done.stdout)
+
+
+def _first_words(
+    client: Client, collection: str, questions: Sequence[Question], say: Callable[[str], None]
+) -> tuple[Timing, Timing]:
+    sources: list[float] = []
+    sentences: list[float] = []
+    for number, question in enumerate(questions, 1):
+        say(f"{collection}: first sentence {number} of {len(questions)}")
+        began = time.perf_counter()
+        seen = set()
+        for event in client.events(client.ask(question.question, collection, document=question.document)):
+            if event["event"] in ("sources", "sentence") and event["event"] not in seen:
+                seen.add(event["event"])
+                (sources if event["event"] == "sources" else sentences).append(time.perf_counter() - began)
+    return timing(sources), timing(sentences)
+
+
+def _copy(source: str, target: str) -> None:
+    shutil.copyfile(source, target)  # not the mode: measured folders may be read-only
+    with contextlib.suppress(OSError):
+        stat = Path(source).stat()
+        os.utime(target, ns=(stat.st_atime_ns, stat.st_mtime_ns))

@@ -1,0 +1,71 @@
+"""The bench finds sets, counts honestly and says what it ran on; that its timings are short is nowhere asserted."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from bench.__main__ import main, parser
+from bench.machine import machine
+from bench.measures import MEASURES
+from bench.sets import question_sets
+from bench.timing import timing
+from errors import UsageError
+
+
+def lay_out(folder: Path, name: str) -> Path:
+    (folder / name / "docs" / "deep").mkdir(parents=True)
+    (folder / name / "docs" / "a.md").write_text("# Leave\n\nStaff get 25 days.\n", encoding="utf-8")
+    (folder / name / "docs" / "deep" / "b.md").write_text("# Travel\n\nBook early.\n", encoding="utf-8")
+    (folder / name / "questions.jsonl").write_text(json.dumps({"question": "How many days?", "answer": "25"}) + "\n", encoding="utf-8")
+    return folder / name
+
+
+def test_every_folder_with_documents_and_questions_is_a_set(tmp_path: Path) -> None:
+    """Other folders are left alone; a set given by itself is one too; files in folders of a set are counted."""
+    one = lay_out(tmp_path, "one")
+    lay_out(tmp_path, "two")
+    (tmp_path / "notes" / "docs").mkdir(parents=True)
+    assert [each.name for each in question_sets(tmp_path)] == ["one", "two"]
+    assert [each.name for each in question_sets(tmp_path, ["two"])] == ["two"]
+    (alone,) = question_sets(one)
+    assert [path.name for path in alone.files()] == ["a.md", "b.md"]
+
+
+def test_a_set_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
+    """A typing mistake is put right without looking anything up."""
+    lay_out(tmp_path, "one")
+    with pytest.raises(UsageError, match=r"no set named three.*There are: one"):
+        question_sets(tmp_path, ["three"])
+    with pytest.raises(UsageError, match="no folder with docs/"):
+        question_sets(tmp_path / "one" / "docs")
+
+
+def test_a_timing_is_its_median_and_its_spread() -> None:
+    """One slow turn moves the spread, not the middle."""
+    found = timing([1.0, 1.1, 0.9, 9.0, 1.0])
+    assert found.median == 1.0 and str(found) == "1.00 s (0.90–9.00, 5×)"
+    assert found.as_json()["most_s"] == 9.0 and found.as_json()["n"] == 5
+    assert str(timing([])) == "–"
+
+
+def test_the_machine_is_described_without_its_name() -> None:
+    """Results are passed on; whose machine it was is nobody's business."""
+    text = json.dumps(machine())
+    assert socket.gethostname() not in text and str(Path.home()) not in text
+    assert machine()["cores"] >= 1
+
+
+def test_an_unknown_measure_is_refused_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And the known ones are listed."""
+    lay_out(tmp_path, "one")
+    assert main([str(tmp_path), "speed"]) == 2
+    assert all(name in capsys.readouterr().err for name in MEASURES)
+
+
+def test_help_names_every_measure() -> None:
+    """The list in --help is made of the list that is run."""
+    assert all(name in " ".join(parser().format_help().split()) for name in MEASURES)
