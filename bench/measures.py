@@ -232,8 +232,9 @@ def clicking(bench: Bench) -> Measured:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         return Measured("CPU of a click", ("", ""), (("not measured", reason),), {"not_measured": reason})
     found: dict[str, list[float]] = json.loads(done.stdout)
-    rows = tuple((name, timing(seconds)) for name, seconds in found.items())
-    return Measured("CPU of a click, web process", ("click", "CPU"), rows, {name: timing(s).as_json() for name, s in found.items()})
+    timings = {name: timing(seconds) for name, seconds in found.items()}
+    body = {name: each.as_json() for name, each in timings.items()}
+    return Measured("CPU of a click, web process", ("click", "CPU"), tuple(timings.items()), body)
 
 
 MEASURES: dict[str, Callable[[Bench], Measured]] = {

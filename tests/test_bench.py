@@ -20,7 +20,8 @@ def lay_out(folder: Path, name: str) -> Path:
     (folder / name / "docs" / "deep").mkdir(parents=True)
     (folder / name / "docs" / "a.md").write_text("# Leave\n\nStaff get 25 days.\n", encoding="utf-8")
     (folder / name / "docs" / "deep" / "b.md").write_text("# Travel\n\nBook early.\n", encoding="utf-8")
-    (folder / name / "questions.jsonl").write_text(json.dumps({"question": "How many days?", "answer": "25"}) + "\n", encoding="utf-8")
+    question = {"question": "How many days?", "answer": "25"}
+    (folder / name / "questions.jsonl").write_text(json.dumps(question) + "\n", encoding="utf-8")
     return folder / name
 
 
@@ -63,7 +64,8 @@ def test_an_unknown_measure_is_refused_before_any_work(tmp_path: Path, capsys: p
     """And the known ones are listed."""
     lay_out(tmp_path, "one")
     assert main([str(tmp_path), "speed"]) == 2
-    assert all(name in capsys.readouterr().err for name in MEASURES)
+    said = capsys.readouterr().err
+    assert all(name in said for name in MEASURES)
 
 
 def test_help_names_every_measure() -> None:
