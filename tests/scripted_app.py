@@ -8,13 +8,13 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT)]
 
 import streamlit as st  # noqa: E402
-from scripted_client import scripted_backend  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
 
 import app as front_door  # noqa: E402
+from tests.scripted_client import scripted_backend  # noqa: E402
 from ui import backend, upload  # noqa: E402
 
 home = Path(os.environ.get("FOOTNOTE_HOME") or tempfile.mkdtemp(prefix="footnote-"))

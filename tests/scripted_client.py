@@ -23,7 +23,7 @@ TRAVEL = (
     "Travel\n\nMeals are paid up to $40 a day; see *travel* and <b>hotel</b> rules. "
     "Trains are preferred to planes :smile: below 600 km."
 )
-DOCUMENTS = [
+DOCUMENTS: list[dict[str, Any]] = [
     {
         "id": 1,
         "source": "company",
@@ -114,7 +114,7 @@ def citation(number: int) -> dict[str, Any]:
     return {**{name: hit[name] for name in hit if name not in ("score", "text", "found_by")}, "n": number, "quote": hit["text"]}
 
 
-SENTENCES = [
+SENTENCES: list[dict[str, Any]] = [
     {"text": LEAVE_QUOTE, "how": "quoted", "citations": [citation(1)]},
     {"text": TRAVEL_QUOTE, "how": "quoted", "citations": [citation(2)]},
 ]

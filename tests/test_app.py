@@ -9,12 +9,11 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted_client import LEAVE_QUOTE, PASSAGES, SENTENCES, ScriptedClient, answer_json, scripted_backend
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 from streamlit.testing.v1 import AppTest
@@ -22,6 +21,7 @@ from streamlit.testing.v1.element_tree import UnknownElement
 
 import app as front_door
 from errors import Busy, EngineUnavailable, UsageError
+from tests.scripted_client import LEAVE_QUOTE, PASSAGES, SENTENCES, ScriptedClient, answer_json, scripted_backend
 from ui import answer, page_text, parts, upload
 from ui.backend import Backend
 
@@ -49,8 +49,9 @@ def backend(tmp_path: Path) -> Iterator[Backend]:
 
 
 def client(backend: Backend) -> ScriptedClient:
-    assert isinstance(backend.client, ScriptedClient)
-    return backend.client
+    found: Any = backend.client
+    assert isinstance(found, ScriptedClient)
+    return found
 
 
 def open_chat(backend: Backend, conversation: str = "") -> AppTest:
@@ -622,7 +623,7 @@ class RefusingClient(ScriptedClient):
 
 def test_a_fault_gives_a_number_and_no_traceback(backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
     """The person gets a number, the log gets the rest."""
-    backend.client = BrokenClient(backend.records)  # type: ignore[assignment]
+    backend.client = cast(Any, BrokenClient(backend.records))
     page = open_chat(backend)
     assert "Something went wrong" in texts(page) and "secret detail" not in texts(page)
     number = texts(page).split("under number ")[1][:6]
@@ -632,7 +633,7 @@ def test_a_fault_gives_a_number_and_no_traceback(backend: Backend, caplog: pytes
 
 def test_what_a_person_can_put_right_is_said_with_its_cure(backend: Backend) -> None:
     """An error of the tree is a sentence and a cure on the page."""
-    backend.client = RefusingClient(backend.records)  # type: ignore[assignment]
+    backend.client = cast(Any, RefusingClient(backend.records))
     for page in (open_chat(backend), open_library(backend)):
         assert "The index is damaged." in texts(page) and "Run: python -m ingest verify" in texts(page)
 
@@ -657,10 +658,10 @@ def test_the_server_listens_here_only_and_counts_nobody() -> None:
 
 LIGHT = f"""
 import sys, tempfile, pathlib
-sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
+sys.path[:0] = [{str(ROOT)!r}]
 import app
 from streamlit.testing.v1 import AppTest
-from scripted_client import scripted_backend
+from tests.scripted_client import scripted_backend
 page = AppTest.from_file({str(ROOT / "ui" / "front.py")!r}, default_timeout=60)
 page.session_state["backend"] = scripted_backend(pathlib.Path(tempfile.mkdtemp()))
 page.run()
