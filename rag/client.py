@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote, unquote
@@ -33,6 +33,7 @@ SPAWN_S = 30.0  # from starting the process to its first answer: importing takes
 ENDING_S = 15.0  # for an engine that was asked to end
 POLL_S = 0.1
 OUT_BYTES = 1_000_000  # of what engines print, before the file is started anew
+HARMLESS = frozenset({"/search"})  # posts that change nothing, so that they may be repeated
 LOCAL = "local"
 
 
@@ -97,7 +98,6 @@ class Client:
         health = self._probe()
         if health is not None:
             self._end(int(health["pid"]))
-        self.close()
 
     def close(self) -> None:
         """Let go of the connections; the engine goes on."""
@@ -377,28 +377,26 @@ class Client:
         return self._call("POST", path, json=dict(body))
 
     def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
-        send: Callable[[], httpx.Response] = lambda: self._http.request(method, path, **options)  # noqa: E731
+        """One request; where the engine died it is started again and, if that does no harm, asked again."""
         try:
-            response = send()
-        except httpx.ConnectError:
-            if not self._starts:
-                raise EngineUnavailable("No engine runs for this index folder.", "Run: python -m rag serve") from None
-            with self._restarting:  # it died: nothing of this call has reached it, so it is safe to say it again
-                self.start()
-            response = self._again(send)
+            response = self._http.request(method, path, **options)
         except httpx.TimeoutException:
             raise EngineUnavailable("The engine does not answer.", f"See {self._settings.logs / 'engine.log'}.") from None
-        except httpx.HTTPError:
-            raise EngineUnavailable("The engine stopped while it answered.", "Try again; it starts anew.") from None
+        except httpx.HTTPError as error:
+            if not self._starts:
+                raise EngineUnavailable("No engine runs for this index folder.", "Run: python -m rag serve") from None
+            with self._restarting:
+                self.start()
+            if not (isinstance(error, httpx.ConnectError) or method == "GET" or path in HARMLESS or path.endswith("/image")):
+                # it may have been heard before the engine died: saying it again could ask twice
+                raise EngineUnavailable("The engine stopped while it answered. It runs again.", "Try again.") from None
+            try:
+                response = self._http.request(method, path, **options)
+            except httpx.HTTPError:
+                raise EngineUnavailable("The engine cannot be reached.", f"See {self._settings.logs / 'engine.log'}.") from None
         if response.status_code >= 400:
             raise _error(_json(response))
         return response
-
-    def _again(self, send: Callable[[], httpx.Response]) -> httpx.Response:
-        try:
-            return send()
-        except httpx.HTTPError:
-            raise EngineUnavailable("The engine cannot be reached.", f"See {self._settings.logs / 'engine.log'}.") from None
 
 
 def _segment(text: str) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from errors import Busy, FootnoteError, UsageError
+from errors import Busy, EngineUnavailable, FootnoteError, UsageError
 from rag.types import Answer, Turn
 
 if TYPE_CHECKING:
@@ -125,9 +125,7 @@ class Desk:
             self._failure = failure
             waiting, self._waiting = list(self._waiting), deque()
         for each in waiting:
-            self._finish(
-                each, {"event": "error", "message": failure.message, "cure": failure.cure}, "failed", failure.message, None
-            )
+            self._fail(each, failure)
 
     def ask(self, question: Question) -> Asked:
         """Put a question in; it has its number at once. Raises Busy when too many wait, UsageError for an empty question."""
@@ -191,7 +189,7 @@ class Desk:
         if current is not None:
             current.stop.set()
         for each in waiting:
-            self._finish(each, {"event": "error", "message": INTERRUPTED, "cure": "Ask again."}, "failed", INTERRUPTED, None)
+            self._fail(each, EngineUnavailable(INTERRUPTED, "Ask again."))
         if self._thread is None:
             return True
         self._thread.join(wait_s)
@@ -235,12 +233,11 @@ class Desk:
                     conversation=question.conversation,
                 )
         except FootnoteError as error:
-            self._finish(asked, {"event": "error", "message": error.message, "cure": error.cure}, "failed", str(error), None)
+            self._fail(asked, error)
         except Exception as error:  # noqa: BLE001 - the edge: one question's fault must not end the others
             number = report(error, question.question)
-            said = "Something went wrong while this was answered."
             cure = f"Ask again; the engine's log has the reason under number {number}."
-            self._finish(asked, {"event": "error", "message": said, "cure": cure}, "failed", f"{said} {cure}", None)
+            self._fail(asked, FootnoteError("Something went wrong while this was answered.", cure))
         else:
             if answer.stopped:
                 self._stopped(asked, answer)
@@ -275,6 +272,10 @@ class Desk:
             raise UsageError("This answer is no longer there.", "Start a new conversation.")
         asked.message = message.id
         self._records.update_message(message.id, text="", status="writing", answer_id=asked.id)
+
+    def _fail(self, asked: Asked, error: FootnoteError) -> None:
+        event = {"event": "error", "error": type(error).__name__, "message": error.message, "cure": error.cure}
+        self._finish(asked, event, "failed", str(error), None)
 
     def _stopped(self, asked: Asked, answer: Answer | None) -> None:
         body = answer.as_json() if answer is not None else None
