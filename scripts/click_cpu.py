@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -45,7 +46,7 @@ def main() -> int:
     )
     try:
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch()
+            browser = playwright.chromium.launch(executable_path=_chromium(), args=["--no-sandbox", "--disable-gpu"])
             page = browser.new_page()
             _open(page, f"http://127.0.0.1:{port}/", web)
             clicks: dict[str, Callable[[], None]] = {
@@ -66,6 +67,11 @@ def main() -> int:
         _end_engine(chosen.index, chosen.home)
     sys.stdout.write(json.dumps(found) + "\n")
     return 0
+
+
+def _chromium() -> str | None:
+    """The system's Chromium, None for the one that Playwright brings."""
+    return next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
 
 
 def _open(page: object, address: str, web: subprocess.Popen[bytes]) -> None:
