@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.__main__ import parser as bench_parser
+from bench.measures import MEASURES
 from config import Settings
 from errors import UsageError
 from evals import metrics
+from evals.__main__ import parser as evals_parser
 from evals.baseline import CHUNK_WORDS, OVERLAP_WORDS, Baseline, chunks
 from evals.compare import compare, verdict
 from evals.intervals import interval, paired
@@ -384,3 +389,21 @@ def test_a_folder_called_docs_takes_its_parents_name(tmp_path: Path) -> None:
     """Sets lie in SET/docs; their indexes must not share a name."""
     assert folder_name(tmp_path / "Staff rules" / "docs") == "Staff-rules"
     assert folder_name(tmp_path / "rules") == "rules"
+
+
+# the guide
+
+
+def test_the_guide_names_every_option_and_no_other() -> None:
+    """docs/measuring.md against the parsers of `python -m evals` and `python -m bench`, both ways."""
+    def options(*commands: argparse.ArgumentParser) -> set[str]:
+        return {name for command in commands for each in command._actions for name in each.option_strings} - {"-h", "--help"}
+
+    text = (Path(__file__).resolve().parent.parent / "docs" / "measuring.md").read_text(encoding="utf-8")
+    (commands,) = [each for each in evals_parser()._actions if isinstance(each, argparse._SubParsersAction)]
+    told = set(re.findall(r"`(--[a-z-]+|-k)\b", text))
+    assert told == options(*commands.choices.values(), bench_parser())
+    for name in commands.choices:
+        assert f"## python -m evals {name}\n" in text
+    for name in MEASURES:
+        assert f"| `{name}` |" in text
