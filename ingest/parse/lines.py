@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from ingest.parse.layout import Block
+from ingest.parse.layout import Block, likely_header
 
 SOFT_HYPHEN = "\u00ad"  # ends a run whose word goes on in the next line
 BULLETS = "•‣▪▫●○◦■□➢➤►▸✓✔❖◆∙⁃–—*·o-"
@@ -29,7 +29,7 @@ MAX_DEPTH = 4  # columns inside columns
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Text without a wide gap, on one line. `order` is its place in the file."""
+    """Text without a wide gap, on one line. `order` is its place in the file. A run with a `table` stands for all of it."""
 
     x0: float
     top: float
@@ -38,10 +38,19 @@ class Run:
     text: str
     bold: bool = False
     order: int = 0
+    table: Block | None = None
 
     @property
     def height(self) -> float:
         return self.bottom - self.top
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Straight lines drawn on a page: horizontal ones (x0, x1, y), vertical ones (x, y0, y1)."""
+
+    across: tuple[tuple[float, float, float], ...] = ()
+    down: tuple[tuple[float, float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +108,8 @@ def look_of(pages: Iterable[Sequence[Run]], outline: dict[str, int]) -> Look:
     hyphenated: set[str] = set()
     for runs in pages:
         for run in runs:
+            if run.table is not None:
+                continue
             size = len(run.text)
             rounded = round(run.height * 2) / 2
             heights[rounded] += size
@@ -136,7 +147,7 @@ def regions(runs: list[Run], depth: int = 0) -> list[list[Run]]:
         return [runs]
     left, right = min(run.x0 for run in runs), max(run.x1 for run in runs)
     width = right - left
-    height = median(run.height for run in runs) or 1.0
+    height = median(run.height for run in runs if run.table is None or len(runs) < 3) or 1.0
     if width < 16 * height:
         return [runs]
     gutter = _gutter(runs, left, width, height)
@@ -240,6 +251,8 @@ def lines_of(runs: list[Run]) -> list[Line]:
         middle = (run.top + run.bottom) / 2
         for group in groups[-3:][::-1]:
             anchor = group[0]
+            if run.table is not None or anchor.table is not None:
+                continue
             overlap = min(run.bottom, anchor.bottom) - max(run.top, anchor.top)
             if overlap > 0.5 * min(run.height, anchor.height) and abs(middle - (anchor.top + anchor.bottom) / 2) < 0.6 * max(
                 run.height, anchor.height
@@ -282,6 +295,150 @@ def _joined(runs: list[Run]) -> list[Run]:
     return out
 
 
+# -- tables drawn with rules -----------------------------------------------------------------------------------------
+
+TOUCH = 3.0  # points within which rules meet
+MAX_RULES = 400  # of one page; more is a drawing
+MAX_GRID = 20_000  # cells of one table
+
+
+def rule_tables(runs: list[Run], rules: Rules, look: Look | None = None) -> list[Run]:
+    """`runs` with those inside a drawn grid replaced by one run that carries the table."""
+    if not rules.down or not rules.across:
+        return runs
+    hyphenated = look.words if look is not None else frozenset()
+    for across, down in _grids(rules):
+        xs = _distinct([x for x, _, _ in down] + [min(x0 for x0, _, _ in across), max(x1 for _, x1, _ in across)])
+        ys = _distinct([y for _, _, y in across] + [min(y0 for _, y0, _ in down), max(y1 for _, _, y1 in down)])
+        if len(xs) < 3 or len(ys) < 3 or len(xs) * len(ys) > MAX_GRID:
+            continue
+        inside = [
+            run
+            for run in runs
+            if run.table is None and xs[0] - TOUCH < (run.x0 + run.x1) / 2 < xs[-1] + TOUCH and ys[0] - TOUCH < (run.top + run.bottom) / 2 < ys[-1] + TOUCH
+        ]
+        table = _grid_table(inside, xs, ys, across, down, hyphenated)
+        if table is None:
+            continue
+        first = min(run.order for run in inside)
+        gone = {run.order for run in inside}
+        runs = [run for run in runs if run.order not in gone]
+        runs.append(Run(xs[0], ys[0], xs[-1], ys[-1], " ".join(run.text for run in inside), False, first, table))
+        runs.sort(key=lambda run: run.order)
+    return runs
+
+
+def _grids(
+    rules: Rules,
+) -> list[tuple[list[tuple[float, float, float]], list[tuple[float, float, float]]]]:
+    """Rules that touch each other, together."""
+    across = _merged([(y, x0, x1) for x0, x1, y in rules.across])
+    down = _merged([(x, y0, y1) for x, y0, y1 in rules.down])
+    if len(across) + len(down) > MAX_RULES:
+        return []
+    parent = list(range(len(across) + len(down)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    for i, (y, x0, x1) in enumerate(across):
+        for j, (x, y0, y1) in enumerate(down):
+            if x0 - TOUCH <= x <= x1 + TOUCH and y0 - TOUCH <= y <= y1 + TOUCH:
+                parent[root(i)] = root(len(across) + j)
+    found: dict[int, tuple[list[tuple[float, float, float]], list[tuple[float, float, float]]]] = {}
+    for i, (y, x0, x1) in enumerate(across):
+        found.setdefault(root(i), ([], []))[0].append((x0, x1, y))
+    for j, (x, y0, y1) in enumerate(down):
+        found.setdefault(root(len(across) + j), ([], []))[1].append((x, y0, y1))
+    return [each for each in found.values() if each[0] and each[1]]
+
+
+def _merged(rules: list[tuple[float, float, float]]) -> list[tuple[float, float, float]]:
+    """Rules (place, start, end) on one line that touch, as one."""
+    out: list[tuple[float, float, float]] = []
+    for place, start, end in sorted(rules, key=lambda rule: (round(rule[0] / 1.5), rule[1])):
+        if out and abs(out[-1][0] - place) < 1.6 and start <= out[-1][2] + TOUCH:
+            out[-1] = (out[-1][0], out[-1][1], max(out[-1][2], end))
+        else:
+            out.append((place, start, end))
+    return out
+
+
+def _distinct(values: list[float]) -> list[float]:
+    out: list[float] = []
+    for value in sorted(values):
+        if not out or value - out[-1] > TOUCH:
+            out.append(value)
+    return out
+
+
+def _grid_table(
+    runs: Sequence[Run], xs: Sequence[float], ys: Sequence[float], across: Sequence[tuple[float, float, float]],
+    down: Sequence[tuple[float, float, float]], hyphenated: frozenset[str],
+) -> Block | None:  # fmt: skip
+    """Rows of a grid; cells that no rule divides are one, and repeated where they cover several rows or columns."""
+    width, height = len(xs) - 1, len(ys) - 1
+    parent = list(range(width * height))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    for row in range(height):
+        y = (ys[row] + ys[row + 1]) / 2
+        for column in range(width):
+            x = (xs[column] + xs[column + 1]) / 2
+            if column + 1 < width and not any(abs(place - xs[column + 1]) <= TOUCH and y0 - TOUCH <= y <= y1 + TOUCH for place, y0, y1 in down):
+                parent[root(row * width + column + 1)] = root(row * width + column)
+            if row + 1 < height and not any(abs(place - ys[row + 1]) <= TOUCH and x0 - TOUCH <= x <= x1 + TOUCH for x0, x1, place in across):
+                parent[root((row + 1) * width + column)] = root(row * width + column)
+    cells: dict[int, list[Run]] = {}
+    for run in runs:
+        x, y = (run.x0 + run.x1) / 2, (run.top + run.bottom) / 2
+        column = max(min(sum(1 for each in xs if each <= x) - 1, width - 1), 0)
+        row = max(min(sum(1 for each in ys if each <= y) - 1, height - 1), 0)
+        cells.setdefault(root(row * width + column), []).append(run)
+    if len(cells) < 3:
+        return None
+    lines = {index: lines_of(inside) for index, inside in cells.items()}
+    rows: list[list[str]] = []
+    for row in range(height):
+        roots = [root(row * width + column) for column in range(width)]
+        if len(set(roots)) == 1 and roots[0] in cells and row and root((row - 1) * width) == roots[0]:
+            continue  # one cell over the whole width and several rows
+        if all(root((row - 1) * width + column) == roots[column] for column in range(width)) and row:
+            continue  # a line drawn beside the table, not through it
+        rows.extend(_grid_row(roots, lines, hyphenated))
+    rows = [row for row in rows if any(row)]
+    if len(rows) < 2 or max(sum(map(bool, row)) for row in rows) < 2:
+        return None
+    return Block("table", rows=rows, header=likely_header(rows))
+
+
+def _grid_row(roots: Sequence[int], lines: dict[int, list[Line]], hyphenated: frozenset[str]) -> list[list[str]]:
+    """One row of cells, or several where the rules leave out the divisions between rows that are plainly set."""
+    counts = [len(lines[each]) for each in dict.fromkeys(roots) if each in lines]
+    if len(set(roots)) > 1:
+        if len(counts) >= 2 and min(counts) == max(counts) >= 3 and _level([lines[each] for each in dict.fromkeys(roots) if each in lines]):
+            return [[lines[each][index].text if each in lines else "" for each in roots] for index in range(counts[0])]
+        return [[join_lines([line.text for line in lines.get(each, ())], hyphenated) for each in roots]]
+    return [[join_lines([line.text for line in lines.get(roots[0], ())], hyphenated), *[""] * (len(roots) - 1)]]
+
+
+def _level(columns: Sequence[Sequence[Line]]) -> bool:
+    """Whether the lines of all columns stand side by side."""
+    return all(
+        abs((line.top + line.bottom) - (columns[0][index].top + columns[0][index].bottom)) < line.height
+        for column in columns[1:]
+        for index, line in enumerate(column)
+    )
+
+
 # -- blocks of one region --------------------------------------------------------------------------------------------
 
 
@@ -290,6 +447,13 @@ def _region_blocks(lines: list[Line], look: Look) -> list[Block]:
     index = 0
     pending: list[Line] = []
     while index < len(lines):
+        ruled = lines[index].runs[0].table
+        if ruled is not None:
+            blocks.extend(_paragraphs(pending, look))
+            pending = []
+            blocks.append(ruled)
+            index += 1
+            continue
         end = _table_end(lines, index)
         table = _table(lines[index:end]) if end else None
         if table is None:
@@ -311,7 +475,7 @@ def _table_end(lines: Sequence[Line], start: int) -> int:
     end, index = start + 1, start + 1
     while index < len(lines) and index - end < 3:
         line, above = lines[index], lines[index - 1]
-        if line.top - above.bottom > 3.0 * max(line.height, 1.0):
+        if line.top - above.bottom > 3.0 * max(line.height, 1.0) or line.runs[0].table is not None:
             break
         if len(line.runs) >= 2:
             end = index + 1
@@ -322,7 +486,7 @@ def _table_end(lines: Sequence[Line], start: int) -> int:
     many = sum(len(line.runs) >= 2 for line in lines[start:end])
     if many < 2:
         return 0
-    while end < len(lines) and len(lines[end].runs) == 1 and not _crosses(lines[end], lines[start:end]):
+    while end < len(lines) and len(lines[end].runs) == 1 and lines[end].runs[0].table is None and not _crosses(lines[end], lines[start:end]):
         line, above = lines[end], lines[end - 1]
         if line.top - above.bottom > 0.3 * line.height or line.x0 < lines[start].x0 + 2 * line.height:
             break

@@ -23,7 +23,20 @@ from errors import DocumentUnreadable
 from ingest.parse.clean import clean_line
 from ingest.parse.dates import iso_date
 from ingest.parse.layout import lay_out
-from ingest.parse.lines import COLUMN_GAP, SOFT_HYPHEN, Line, Look, Run, heading_key, lines_of, look_of, read_lines
+from ingest.parse.lines import (
+    COLUMN_GAP,
+    MAX_RULES,
+    SOFT_HYPHEN,
+    Line,
+    Look,
+    Rules,
+    Run,
+    heading_key,
+    lines_of,
+    look_of,
+    read_lines,
+    rule_tables,
+)
 from ingest.parse.ocr import OCR_PAGE_S, ocr_available, ocr_runs
 from ingest.types import Page, ParsedDocument
 
@@ -31,12 +44,23 @@ logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it reports every small 
 OUTLINE_ENTRIES = 2000  # read of an outline; a longer one is a machine's
 MIN_PAGE_CHARS = 12  # fewer visible characters on a page that shows pictures: it is a scan with a stamp
 OCR_SCALE = 200 / 72  # 200 dots an inch: the recogniser was trained on lines of about 30 dots
+THIN, SHORT = 3.0, 8.0  # points: a rule is thinner and longer than these
+MAX_OBJECTS = 6000  # of one page; more is a drawing, and looking at each costs more than its table is worth
+FIGURE_GAP = 0.5  # gap between two figures, in text heights, that divides columns of numbers set tight
 ZONE = 0.13  # share of the page height in which running headers and footers stand
 REPEATS = 3  # pages that must share a line at one place before it is a running header
 _SYMBOL_BULLETS = {0xF0B7: "•", 0xF0A7: "▪", 0xF0D8: "➢", 0xF0FC: "✓", 0xF076: "❖", 0xF0A8: "▪", 0xF06C: "●", 0xF06E: "■", 0xF071: "□"}
 _TOKEN = re.compile("[^\\s\ufffe\x02\u00ad]+")
+_CUTS = "\ufffe\x02\u00ad"  # how pdfium marks a word that goes on in the next line
+_FIGURE = re.compile(r"^[($€£-]*\d[\d.,]*[)%]*$")
+_LAM_ALEF = re.compile("[آأإا]ل")
+_SCRIPT_CHANGE = re.compile("(?<=[\u0621-\u064a\u0671-\u06d3])(?=[A-Za-z])|(?<=[A-Za-z])(?=[\u0621-\u064a\u0671-\u06d3])")
 _BOLD = re.compile(r"bold|black|heavy|semibold|demi", re.I)
 _POOR_TITLE = re.compile(r"^(microsoft (word|powerpoint|excel)|untitled|slide ?1|document ?\d*|powerpoint presentation|presentation)\b|\.(docx?|pdf|xlsx?|pptx?|indd|tex|rtf|qxd)$", re.I)
+
+
+# From page space (left, bottom, right, top; y upwards) to display space (x0, top, x1, bottom; y downwards).
+_Place = Callable[[float, float, float, float], tuple[float, float, float, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,19 +163,47 @@ def _refuse(total: int, scans: Sequence[int], broken: int) -> None:
 
 
 def page_runs(page: pypdfium2.PdfPage) -> list[Run]:
-    """Runs of a page as a reader sees it, rotation undone. Three pdfium calls a word; nothing per character."""
+    """Runs of a page as a reader sees it, rotation undone. Two pdfium calls a word; nothing per character."""
     textpage = page.get_textpage()
     try:
-        count = textpage.count_chars()
-        if count <= 0:
+        text = page_text(textpage)
+        if not text:
             return []
-        text = textpage.get_text_range()
-        if len(text) != count:
-            text = "".join(chr(pdfium.FPDFText_GetUnicode(textpage.raw, index) or 32) for index in range(count))
         words = _words(textpage.raw, text)
     finally:
         textpage.close()
-    return _runs(_turned(words, page))
+    if not words:
+        return []
+    place = _turn(words, page)
+    for word in words:
+        word.x0, word.top, word.x1, word.bottom = place(word.x0, word.bottom, word.x1, word.top)
+    runs = _runs(words)
+    if sum(1 for line in lines_of(runs) if len(line.runs) > 1) < 2:
+        return runs
+    rules = _rules(page, place)
+    if len(rules.down) > 1 and rules.across:
+        runs = rule_tables(_runs(words, sorted(rules.down)), rules)
+    return runs
+
+
+def page_text(textpage: pypdfium2.PdfTextpage) -> str:
+    """Characters of a page, one for each index pdfium knows; right-to-left ligatures put in order."""
+    count = textpage.count_chars()
+    if count <= 0:
+        return ""
+    text: str = textpage.get_text_range()
+    if len(text) != count:
+        text = "".join(chr(pdfium.FPDFText_GetUnicode(textpage.raw, index) or 32) for index in range(count))
+    if _LAM_ALEF.search(text):
+        box_of, one, two = pdfium.FPDFText_GetLooseCharBox, pdfium.FS_RECTF(), pdfium.FS_RECTF()
+        chars = list(text)
+        for match in _LAM_ALEF.finditer(text):
+            at = match.start()
+            # One glyph stands for both letters, and pdfium has turned them round with the line.
+            if box_of(textpage.raw, at, one) and box_of(textpage.raw, at + 1, two) and one.left == two.left and one.right == two.right:
+                chars[at], chars[at + 1] = chars[at + 1], chars[at]
+        text = "".join(chars)
+    return text
 
 
 @dataclass(slots=True)
@@ -168,7 +220,7 @@ class _Word:
 
 
 def _words(raw: Any, text: str) -> list[_Word]:
-    """Words with boxes in page space (y upwards)."""
+    """Words with boxes in page space (y upwards). The font is asked for at the ends of lines only."""
     box_of, flags = pdfium.FPDFText_GetLooseCharBox, ctypes.c_int()
     first, last = pdfium.FS_RECTF(), pdfium.FS_RECTF()
     first_at, last_at, flags_at = ctypes.byref(first), ctypes.byref(last), ctypes.byref(flags)
@@ -176,83 +228,173 @@ def _words(raw: Any, text: str) -> list[_Word]:
     font_of, size = pdfium.FPDFText_GetFontInfo, len(name)
     weights: dict[bytes, bool] = {}
     words: list[_Word] = []
+    bold = False
+    fresh = True
     for match in _TOKEN.finditer(text):
         start, end = match.span()
         if not box_of(raw, start, first_at):
             continue
-        if end - start == 1:
-            left, right, top, bottom = first.left, first.right, first.top, first.bottom
-            vertical = upward = False
-        else:
+        left, right, top, bottom = first.left, first.right, first.top, first.bottom
+        vertical = upward = False
+        if end - start > 1:
             if not box_of(raw, end - 1, last_at):
                 continue
-            left, right = min(first.left, last.left), max(first.right, last.right)
-            top, bottom = max(first.top, last.top), min(first.bottom, last.bottom)
-            rise = abs((first.top + first.bottom) - (last.top + last.bottom))
-            vertical = rise > abs((first.left + first.right) - (last.left + last.right)) and rise > abs(first.top - first.bottom)
-            upward = last.top > first.top
-        font_of(raw, start, name, size, flags_at)
-        bold = weights.get(name.value)
-        if bold is None:
-            bold = weights[name.value] = bool(_BOLD.search(name.value.decode("latin-1")))
-        words.append(_Word(left, top, right, bottom, match.group(), bold, vertical, upward, text[end : end + 1] in ("\ufffe", "\x02", SOFT_HYPHEN)))
+            end_left, end_right, end_top, end_bottom = last.left, last.right, last.top, last.bottom
+            rise = abs(top + bottom - end_top - end_bottom)
+            if rise > top - bottom and rise > abs(left + right - end_left - end_right):
+                vertical, upward = True, end_top > top
+            if end_left < left:
+                left = end_left
+            if end_right > right:
+                right = end_right
+            if end_top > top:
+                top = end_top
+            if end_bottom < bottom:
+                bottom = end_bottom
+        after = text[end : end + 1]
+        if fresh or after in "\r\n":
+            font_of(raw, start, name, size, flags_at)
+            found = weights.get(name.value)
+            if found is None:
+                found = weights[name.value] = bool(_BOLD.search(name.value.decode("latin-1")))
+            if not fresh and bold and not found:
+                _unembolden(words)
+            bold = found
+        fresh = after in "\r\n"
+        words.append(_Word(left, top, right, bottom, match.group(), bold, vertical, upward, after in _CUTS and after != ""))
     return words
 
 
-def _turned(words: list[_Word], page: pypdfium2.PdfPage) -> list[_Word]:
-    """Words in display space (y downwards), turned so that most of the text runs left to right."""
-    if not words:
-        return words
+def _unembolden(words: list[_Word]) -> None:
+    """The line begins in bold and does not end in it: its words up to here count as mixed."""
+    for word in reversed(words):
+        if not word.bold:
+            break
+        word.bold = False
+
+
+def _turn(words: Sequence[_Word], page: pypdfium2.PdfPage) -> _Place:
+    """The way to display space in which most of the text runs left to right."""
     left, bottom, right, top = page.get_bbox()
     turn = page.get_rotation() // 90
     vertical = sum(len(word.text) for word in words if word.vertical)
     if vertical > 0.5 * sum(len(word.text) for word in words if len(word.text) > 1):
         upward = sum(word.upward for word in words if word.vertical)
         turn = 1 if 2 * upward > sum(word.vertical for word in words) else 3
-    for word in words:
-        x0, x1, y0, y1 = word.x0, word.x1, word.bottom, word.top
-        if turn == 0:
-            word.x0, word.x1, word.top, word.bottom = x0 - left, x1 - left, top - y1, top - y0
-        elif turn == 1:
-            word.x0, word.x1, word.top, word.bottom = y0 - bottom, y1 - bottom, x0 - left, x1 - left
-        elif turn == 2:
-            word.x0, word.x1, word.top, word.bottom = right - x1, right - x0, y0 - bottom, y1 - bottom
-        else:
-            word.x0, word.x1, word.top, word.bottom = top - y1, top - y0, right - x1, right - x0
-    return words
+    if turn == 0:
+        return lambda x0, y0, x1, y1: (x0 - left, top - y1, x1 - left, top - y0)
+    if turn == 1:
+        return lambda x0, y0, x1, y1: (y0 - bottom, x0 - left, y1 - bottom, x1 - left)
+    if turn == 2:
+        return lambda x0, y0, x1, y1: (right - x1, y0 - bottom, right - x0, y1 - bottom)
+    return lambda x0, y0, x1, y1: (top - y1, right - x1, top - y0, right - x0)
 
 
-def _runs(words: Sequence[_Word]) -> list[Run]:
-    """Neighbouring words of a line as one run; a wide gap ends it."""
+def _rules(page: pypdfium2.PdfPage, place: _Place) -> Rules:
+    """Straight lines drawn on a page: thin boxes, strokes, and the sides of stroked boxes."""
+    count = pdfium.FPDFPage_CountObjects(page.raw)
+    if count > MAX_OBJECTS:
+        return Rules()
+    across: list[tuple[float, float, float]] = []
+    down: list[tuple[float, float, float]] = []
+    sides = [ctypes.c_float() for _ in range(4)]
+    pointers = [ctypes.byref(side) for side in sides]
+    fill, stroke = ctypes.c_int(), ctypes.c_int()
+    for index in range(count):
+        each = pdfium.FPDFPage_GetObject(page.raw, index)
+        if pdfium.FPDFPageObj_GetType(each) != pdfium.FPDF_PAGEOBJ_PATH or not pdfium.FPDFPageObj_GetBounds(each, *pointers):
+            continue
+        x0, y0, x1, y1 = place(*(side.value for side in sides))
+        if y1 - y0 < THIN and x1 - x0 > SHORT:
+            across.append((x0, x1, (y0 + y1) / 2))
+        elif x1 - x0 < THIN and y1 - y0 > SHORT:
+            down.append(((x0 + x1) / 2, y0, y1))
+        elif x1 - x0 > SHORT and y1 - y0 > SHORT:
+            pdfium.FPDFPath_GetDrawMode(each, fill, stroke)
+            if stroke.value:
+                _sides(each, place, (x0, y0, x1, y1), across, down)
+        if len(across) + len(down) > 4 * MAX_RULES:
+            return Rules()
+    return Rules(tuple(across), tuple(down))
+
+
+def _sides(
+    path: Any, place: _Place, box: tuple[float, float, float, float],
+    across: list[tuple[float, float, float]], down: list[tuple[float, float, float]],
+) -> None:  # fmt: skip
+    """Horizontal and vertical parts of a stroked path: a box, or a grid drawn in one go."""
+    count = pdfium.FPDFPath_CountSegments(path)
+    if count > 4 * MAX_RULES:
+        return
+    matrix = pdfium.FS_MATRIX()
+    pdfium.FPDFPageObj_GetMatrix(path, matrix)
+    x, y = ctypes.c_float(), ctypes.c_float()
+    before = start = (0.0, 0.0)
+    for index in range(count):
+        segment = pdfium.FPDFPath_GetPathSegment(path, index)
+        pdfium.FPDFPathSegment_GetPoint(segment, x, y)
+        point = (matrix.a * x.value + matrix.c * y.value + matrix.e, matrix.b * x.value + matrix.d * y.value + matrix.f)
+        kind = pdfium.FPDFPathSegment_GetType(segment)
+        if kind == pdfium.FPDF_SEGMENT_MOVETO:
+            start = point
+        elif kind == pdfium.FPDF_SEGMENT_LINETO:
+            _add_rule(before, point, place, across, down)
+        if pdfium.FPDFPathSegment_GetClose(segment):
+            _add_rule(point, start, place, across, down)
+        before = point
+
+
+def _add_rule(
+    one: tuple[float, float], two: tuple[float, float], place: _Place,
+    across: list[tuple[float, float, float]], down: list[tuple[float, float, float]],
+) -> None:  # fmt: skip
+    x0, y0, x1, y1 = place(min(one[0], two[0]), min(one[1], two[1]), max(one[0], two[0]), max(one[1], two[1]))
+    if y1 - y0 < THIN and x1 - x0 > SHORT:
+        across.append((x0, x1, (y0 + y1) / 2))
+    elif x1 - x0 < THIN and y1 - y0 > SHORT:
+        down.append(((x0 + x1) / 2, y0, y1))
+
+
+def _runs(words: Sequence[_Word], dividers: Sequence[tuple[float, float, float]] = ()) -> list[Run]:
+    """Neighbouring words of a line as one run; a wide gap or one of the vertical `dividers` ends it."""
     runs: list[Run] = []
     parts: list[str] = []
     bold = True
     x0 = top = x1 = bottom = 0.0
     cut = False
-
-    def close() -> None:
-        if parts:
-            text = " ".join(parts) + (SOFT_HYPHEN if cut else "")
-            runs.append(Run(x0, top, x1, bottom, text.translate(_SYMBOL_BULLETS), bold, len(runs)))
-
     for word in words:
         height = word.bottom - word.top
         if parts and not cut:
             gap = word.x0 - x1
-            limit = min(height, bottom - top)
-            level = abs((word.top + word.bottom) - (top + bottom)) < 0.8 * max(height, bottom - top)
-            if level and -0.5 * limit < gap < COLUMN_GAP * limit or (level and _reads_left(word, parts) and -COLUMN_GAP * limit < word.x1 - x0 < 0.5 * limit):
-                parts.append(word.text)
-                x0, x1 = min(x0, word.x0), max(x1, word.x1)
-                top, bottom = min(top, word.top), max(bottom, word.bottom)
-                bold = bold and word.bold
-                cut = word.cut
-                continue
-        close()
+            tall = bottom - top
+            limit = height if height < tall else tall
+            apart = word.top + word.bottom - top - bottom
+            level = -0.8 * tall < apart < 0.8 * tall or -0.8 * height < apart < 0.8 * height
+            if level and (
+                (-0.5 * limit < gap < COLUMN_GAP * limit and not (gap > FIGURE_GAP * limit and _FIGURE.match(word.text) and _FIGURE.match(parts[-1])))
+                or (gap < 0 and -COLUMN_GAP * limit < word.x1 - x0 < 0.5 * limit and _reads_left(word, parts))
+            ):
+                if not dividers or not any(x1 - 1 <= x <= word.x0 + 1 and y0 <= (top + bottom) / 2 <= y1 for x, y0, y1 in dividers):
+                    parts.append(word.text)
+                    x0, x1 = min(x0, word.x0), max(x1, word.x1)
+                    top, bottom = min(top, word.top), max(bottom, word.bottom)
+                    bold = bold and word.bold
+                    cut = word.cut
+                    continue
+        if parts:
+            runs.append(_run(x0, top, x1, bottom, parts, cut, bold, len(runs)))
         parts = [word.text]
         x0, top, x1, bottom, bold, cut = word.x0, word.top, word.x1, word.bottom, word.bold, word.cut
-    close()
+    if parts:
+        runs.append(_run(x0, top, x1, bottom, parts, cut, bold, len(runs)))
     return runs
+
+
+def _run(x0: float, top: float, x1: float, bottom: float, parts: Sequence[str], cut: bool, bold: bool, order: int) -> Run:
+    text = " ".join(parts)
+    if not text.isascii():
+        text = _SCRIPT_CHANGE.sub(" ", text.translate(_SYMBOL_BULLETS))
+    return Run(x0, top, x1, bottom, text + SOFT_HYPHEN if cut else text, bold, order)
 
 
 def _reads_left(word: _Word, parts: Sequence[str]) -> bool:

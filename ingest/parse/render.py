@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pypdfium2
-import pypdfium2.raw as pdfium
 from PIL import Image, ImageDraw
 
 from errors import DocumentUnreadable
+from ingest.parse.pdf import page_text
 
 MARK = (255, 214, 51)  # highlighter yellow, multiplied with the page so that text stays black
 MAX_WIDTH = 4000  # pixels; a picture four times this takes a gigabyte
@@ -58,10 +58,7 @@ def find_quotes(page: pypdfium2.PdfPage, quotes: Sequence[str]) -> list[tuple[fl
     """Boxes (left, bottom, right, top in page space) of the places where `quotes` stand on `page`."""
     textpage = page.get_textpage()
     try:
-        count = textpage.count_chars()
-        chars = textpage.get_text_range() if count else ""
-        if len(chars) != count:
-            chars = "".join(chr(pdfium.FPDFText_GetUnicode(textpage.raw, index) or 32) for index in range(count))
+        chars = page_text(textpage)
         letters, places = _letters(chars)
         boxes: list[tuple[float, float, float, float]] = []
         for quote in quotes:
