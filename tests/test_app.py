@@ -402,6 +402,13 @@ def test_the_library_lists_documents_and_what_could_not_be_read(backend: Backend
     assert "handbook\\/leave\\.md" in labels(page)
 
 
+def test_an_upload_that_could_not_be_read_is_taken_away_with_one_click(backend: Backend) -> None:
+    """It was never in an answer, so nothing needs to be asked first."""
+    page = open_library(backend)
+    page.button(key="remove-3").click().run()
+    assert client(backend).removed == ["salaries.pdf"] and "salaries.pdf is being removed." in texts(page)
+
+
 def test_a_refresh_says_what_it_did(backend: Backend) -> None:
     """Added, not read with the reason, and warnings; what did not change is not listed."""
     page = open_library(backend)

@@ -16,6 +16,7 @@ from ui import parts, upload
 ROWS = 20  # documents on one page of the list; each costs the web process about a millisecond a click
 NAMES_SHOWN = 200  # of files in the report of a refresh; the rest is counted
 COLLECTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+UPLOADS = "uploads"  # the source of documents that came through the browser
 BUSY = ("waiting", "running")  # states of a refresh that is not over
 CHANGES = (("added", "Added"), ("changed", "Changed"), ("moved", "Moved"), ("removed", "Removed"), ("failed", "Not read"))
 WORDS = dict(CHANGES) | {"unchanged": "Unchanged"}
@@ -40,7 +41,7 @@ def page() -> None:
         st.fragment(_job, run_every=1.0 if running else None)(collection, running)
         _add(collection, first=not documents)
         if failed:
-            _failures(failed)
+            _failures(collection, failed)
         if documents:
             _documents(collection, documents)
         elif not running:
@@ -244,9 +245,20 @@ def _count(report: dict[str, Any], files: list[dict[str, Any]], status: str) -> 
     return sum(1 for each in files if each.get("status") == status)
 
 
-def _failures(failed: list[dict[str, Any]]) -> None:
+def _failures(collection: str, failed: list[dict[str, Any]]) -> None:
+    """What could not be read, why, and what to do; an upload can be taken away here, a file of a folder in its folder."""
     parts.show(f'<h2 class="fn-section">{parts.count(len(failed), "file")} could not be read</h2>')
-    _files([{**each, "status": "failed"} for each in failed])
+    uploaded = [each for each in failed if each.get("source") == UPLOADS][:ROWS]
+    for each in uploaded:
+        with st.container(key=f"failed-{each['id']}", horizontal=True, vertical_alignment="center", gap="small", wrap=False):
+            _files([each])
+            st.button("Remove", key=f"remove-{each['id']}", type="tertiary", on_click=_remove, args=(collection, each["document"]))
+    _files([each for each in failed if each not in uploaded])
+
+
+def _remove(collection: str, document: str) -> None:
+    if _try(lambda: parts.backend().client.remove(collection, document)):
+        st.session_state["said"] = f"{document} is being removed."
 
 
 def _documents(collection: str, documents: list[dict[str, Any]]) -> None:
@@ -330,7 +342,7 @@ def _detail(collection: str, document: dict[str, Any]) -> None:
     parts.show(f'<dl class="fn-list">{rows}</dl>')
     for warning in document.get("warnings") or ():
         parts.notice(warning)
-    uploaded = document.get("source") == "uploads"
+    uploaded = document.get("source") == UPLOADS
     with st.container(horizontal=True, gap="small"):
         if st.button("Ask this document", type="primary", key="ask-this", icon=":material/chat:"):
             st.session_state["collection"], st.session_state["document"] = collection, document["document"]
@@ -353,7 +365,6 @@ def _detail(collection: str, document: dict[str, Any]) -> None:
     if st.session_state.get("removing") == document["id"]:
         parts.notice("Remove it from the collection? Answers will no longer use it.", "The uploaded copy is deleted.")
         if st.button("Yes, remove it", type="primary", key="remove-yes"):
-            backend.client.remove(collection, document["document"])
+            _remove(collection, document["document"])
             _close()
-            st.session_state["said"] = f"{document['document']} is being removed."
             st.rerun()
