@@ -41,6 +41,14 @@ AMOUNT = re.compile(
     r"|(?P<count>\b\d{1,3}(?:,\d{3})*|\b(?:two|three|four|five|six|seven|eight|nine|ten|twelve|fifteen|twenty|thirty|sixty|ninety))"
     r"(?=[ -](?:calendar |working |business |consecutive |full |paid |more |per )?(?P<unit>[a-z]{3,}s)\b)"
 )
+STATES = re.compile(  # a clause with one of these says something; one without is a caption
+    r"\b(?:is|are|was|were|be|has|have|had|must|may|can|will|shall|should|do|does|pays?|gets?|receives?|costs?|lasts?|takes?|gives?|needs?|"
+    r"keeps?|covers?|allows?|requires?|includes?|employs?|opens?|closes?|starts?|ends?)\b", re.IGNORECASE
+)
+PLACING = re.compile(
+    r"(?:in|on|at|by|for|from|to|with|without|below|above|under|over|after|before|during|until|since|when|where|as)\b", re.I
+)
+QUESTION_WORD = re.compile(r"(?:what|who|whom|whose|when|where|which|how|why|change|note|notes|comment|remarks?)\b", re.I)
 ASKED = {"money": "how much", "percent": "what percentage", "count": "how many"}
 
 
@@ -130,7 +138,7 @@ def asked(sentence: str) -> Iterator[tuple[str, str, str]]:
     if not SENTENCE_WORDS[0] <= words <= SENTENCE_WORDS[1] or LEANING.match(sentence) or len(ENGLISH.findall(sentence)) < 2:
         return
     definition = DEFINITION.fullmatch(sentence)
-    if definition:
+    if definition and not PLACING.match(definition["subject"]) and not re.search(r"[.!?]\s?\w", definition["rest"]):
         subject = re.sub(r"^(The|An?)\b", lambda match: match.group().lower(), definition["subject"])
         yield "definition", f"What {definition['verb']} {subject}?", definition["rest"]
     amounts = list(AMOUNT.finditer(sentence))
@@ -138,6 +146,8 @@ def asked(sentence: str) -> Iterator[tuple[str, str, str]]:
         (amount,) = amounts
         kind = next(name for name in ASKED if amount[name])
         start, end = _clause(sentence, amount.start(), amount.end())
+        if not STATES.search(sentence[start:end]):
+            return
         before, after = sentence[start : amount.start()], sentence[amount.end() : end]
         question = f"{before}{ASKED[kind]}{after}".strip(" .;:,")
         yield "amount", question[0].upper() + question[1:] + "?", amount.group()
@@ -159,8 +169,9 @@ def _cells(line: str, header: list[str], found: list[tuple[str, str]]) -> list[s
     if not topic or re.fullmatch(r"[\d.,%$€£ -]+", topic) or len(topic.split()) > CELL_WORDS:
         return header
     for name, value in zip(names[1:], cells[1:], strict=True):
-        if name and value and value != "-" and len(value.split()) <= CELL_WORDS and re.search(r"[^\W\d_]", name):
-            found.append((f"What is the {name[0].lower() + name[1:] if name[1:].islower() else name} of {topic}?", value))
+        telling = re.search(r"[^\W\d_]", name) and not QUESTION_WORD.match(name) and not re.search(r"\d", name)
+        if telling and value and value != "-" and len(value.split()) <= CELL_WORDS:
+            found.append((f"What is the {name[0].lower() + name[1:] if name[1:].islower() else name} for {topic}?", value))
     return header
 
 
