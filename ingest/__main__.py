@@ -44,7 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_intermixed_args(arguments)
     try:
         settings = config.load(
-            index=options.index, collection=options.collection, jobs=options.jobs, parse_timeout_s=options.timeout,
+            index=options.index,
+            collection=options.collection,
+            jobs=options.jobs,
+            parse_timeout_s=options.timeout,
             max_file_mb=options.max_mb,
         )
         logging.basicConfig(level=logging.ERROR, stream=sys.stderr, format="%(message)s")
@@ -67,9 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m ingest", description="Read folders of documents into a collection that can be asked.",
+        prog="python -m ingest",
+        description="Read folders of documents into a collection that can be asked.",
         usage="python -m ingest [FOLDER ...] [options]\n       python -m ingest COMMAND [options]",
-        epilog=COMMANDS, formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=COMMANDS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("words", nargs="*", metavar="FOLDER", help="folders to read; none: every folder and upload the collection knows")
@@ -85,7 +90,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--timeout", type=_count, metavar="S", help="seconds a file may take (default: 30)")
     add("--max-mb", type=_count, metavar="N", help="MB of the largest file that is read (default: 100)")
     add("--only", action="append", default=[], metavar="GLOB", help="touch only files that fit; may be given again")
-    add("--exclude", action="append", default=[], metavar="GLOB", help="treat files that fit as absent; remembered for the folder")
+    add(
+        "--exclude", action="append", default=[], metavar="GLOB", help="treat files that fit as absent; remembered for the folder"
+    )
     add("--watch", action="store_true", help="stay and read the folders again whenever something in them changes")
     return parser
 
@@ -123,8 +130,15 @@ def _ingest(options: argparse.Namespace, settings: Settings) -> int:
         before = publish.current(settings.index, settings.collection).name
     show = _json_progress if options.progress_json else _progress(sys.stderr) if sys.stderr.isatty() else (lambda progress: None)
     report = refresh(
-        _folders(options), settings.collection, settings, prune=not options.no_prune, force=options.force, dry_run=options.dry_run,
-        only=options.only, exclude=options.exclude, progress=show,
+        _folders(options),
+        settings.collection,
+        settings,
+        prune=not options.no_prune,
+        force=options.force,
+        dry_run=options.dry_run,
+        only=options.only,
+        exclude=options.exclude,
+        progress=show,
     )
     if options.progress_json:
         for each in report.files:
@@ -139,10 +153,17 @@ def _ingest(options: argparse.Namespace, settings: Settings) -> int:
 def report_json(report: Report) -> dict[str, Any]:
     """The contract's shape of a report."""
     counts = {status: report.count(status) for status in ("added", "changed", "moved", "removed", "unchanged")}
-    failed = [{"document": each.document, "reason": each.reason, "cure": each.cure} for each in report.files if each.status == "failed"]
+    failed = [
+        {"document": each.document, "reason": each.reason, "cure": each.cure} for each in report.files if each.status == "failed"
+    ]
     warnings = [*report.warnings, *(f"{each.document}: {warning}" for each in report.files for warning in each.warnings)]
     return {
-        "version": report.version, **counts, "failed": failed, "warnings": warnings, "passages": report.passages, "seconds": report.seconds,
+        "version": report.version,
+        **counts,
+        "failed": failed,
+        "warnings": warnings,
+        "passages": report.passages,
+        "seconds": report.seconds,
     }
 
 
@@ -278,16 +299,21 @@ def _status(options: argparse.Namespace, settings: Settings) -> int:
         failed = [each for each in documents if each.status == "failed"]
         folders = sources(settings.index, collection)
         row = {
-            "collection": collection, "version": version.name, "created": version.manifest.created, "documents": len(documents) - len(failed),
+            "collection": collection,
+            "version": version.name,
+            "created": version.manifest.created,
+            "documents": len(documents) - len(failed),
             "failed": [{"document": each.document, "reason": each.reason, "cure": each.cure} for each in failed],
-            "passages": version.manifest.passages, "embedder": version.manifest.embedder,
+            "passages": version.manifest.passages,
+            "embedder": version.manifest.embedder,
             "sources": [{"name": each.name, "folder": str(each.root), "there": each.root.is_dir()} for each in folders],
             "versions": [each.name for each in publish.versions(settings.index, collection)],
             "bytes": sum(int(known["size"]) for known in version.manifest.files.values()),
         }
         rows.append(row)
         lines.append(
-            f"{collection}: {row['documents']:,} documents, {row['passages']:,} passages, {len(failed):,} failed | {version.name} of "
+            f"{collection}: {len(documents) - len(failed):,} documents, {version.manifest.passages:,} passages, "
+            f"{len(failed):,} failed | {version.name} of "
             f"{row['created']} | {row['bytes'] / 1e6:,.1f} MB | {row['embedder']}"
         )
         lines += [f"  {each['name']}: {each['folder']}{'' if each['there'] else ' (not there now)'}" for each in row["sources"]]
@@ -347,23 +373,41 @@ def _show(name: str, options: argparse.Namespace, settings: Settings) -> int:
             matching = catalog.match(name)
             found = [each for each in documents if each.id in matching]
         if len(found) > 1:
-            raise UsageError(f"{name} fits {len(found)} documents: {', '.join(each.document for each in found[:5])} …", "Name one of them.")
+            raise UsageError(
+                f"{name} fits {len(found)} documents: {', '.join(each.document for each in found[:5])} …", "Name one of them."
+            )
         if found and catalog:
             document = found[0]
             body: dict[str, Any] = {
-                "document": document.document, "source": document.source, "status": document.status, "kind": document.kind,
-                "title": document.title, "date": document.date, "reason": document.reason, "cure": document.cure,
-                "warnings": list(document.warnings), "file": str(document.absolute),
+                "document": document.document,
+                "source": document.source,
+                "status": document.status,
+                "kind": document.kind,
+                "title": document.title,
+                "date": document.date,
+                "reason": document.reason,
+                "cure": document.cure,
+                "warnings": list(document.warnings),
+                "file": str(document.absolute),
                 "pages": [{"page": page.number, "text": page.text} for page in catalog.pages(document.id)],
                 "passages": [
-                    {"page": each.page, "section": each.section, "start": each.start, "end": each.end, "context": each.context, "text": each.text}
+                    {
+                        "page": each.page,
+                        "section": each.section,
+                        "start": each.start,
+                        "end": each.end,
+                        "context": each.context,
+                        "text": each.text,
+                    }
                     for each in catalog.passages_of(document.id)
                 ],
             }
         elif place.is_file():
             body = _read_one(place, settings)
         else:
-            raise UsageError(f"{name} is neither a document of {settings.collection!r} nor a file.", "See python -m ingest status.")
+            raise UsageError(
+                f"{name} is neither a document of {settings.collection!r} nor a file.", "See python -m ingest status."
+            )
     finally:
         if catalog:
             catalog.close()
@@ -383,14 +427,32 @@ def _read_one(path: Path, settings: Settings) -> dict[str, Any]:
         _, result, _ = next(iter(sandbox.parse_all([SourceFile("", path.name, path, facts.st_size, facts.st_mtime_ns)])))
     body: dict[str, Any] = {"document": path.name, "file": str(path), "pages": [], "passages": []}
     if isinstance(result, ParseFailure):
-        return {**body, "status": "failed", "kind": result.kind, "reason": result.reason, "cure": result.cure, "title": "", "warnings": []}
-    pieces = chunk_document(result, Tokens(settings).count, settings)
+        return {
+            **body,
+            "status": "failed",
+            "kind": result.kind,
+            "reason": result.reason,
+            "cure": result.cure,
+            "title": "",
+            "warnings": [],
+        }
+    pieces = chunk_document(result, Tokens(settings).starts, settings)
     return {
-        **body, "status": "not in the collection", "kind": result.kind, "title": result.title, "date": result.date, "reason": "", "cure": "",
+        **body,
+        "status": "not in the collection",
+        "kind": result.kind,
+        "title": result.title,
+        "date": result.date,
+        "reason": "",
+        "cure": "",
         "warnings": list(result.warnings),
         "pages": [{"page": page.number, "text": page.text} for page in result.pages],
         "passages": [
-            {"page": result.pages[position].number, **dataclasses.asdict(piece), "text": result.pages[position].text[piece.start : piece.end]}
+            {
+                "page": result.pages[position].number,
+                **dataclasses.asdict(piece),
+                "text": result.pages[position].text[piece.start : piece.end],
+            }
             for position, piece in pieces
         ],
     }
@@ -414,7 +476,8 @@ def _rollback(name: str | None, options: argparse.Namespace, settings: Settings)
         version = publish.rollback(settings.index, settings.collection, name)
     _tell(
         {"version": version.name, "passages": version.manifest.passages},
-        f"{version.name} of {version.manifest.created} is served again ({version.manifest.passages:,} passages).", options.json,
+        f"{version.name} of {version.manifest.created} is served again ({version.manifest.passages:,} passages).",
+        options.json,
     )
     return 0
 
@@ -423,7 +486,9 @@ def _backup(target: Path, options: argparse.Namespace, settings: Settings) -> in
     from ingest.backup import backup
 
     name, size = backup(target.expanduser().resolve(), settings.collection, settings)
-    _tell({"version": name, "file": str(target), "bytes": size}, f"{name} written to {target} ({size / 1e6:,.1f} MB).", options.json)
+    _tell(
+        {"version": name, "file": str(target), "bytes": size}, f"{name} written to {target} ({size / 1e6:,.1f} MB).", options.json
+    )
     return 0
 
 
@@ -434,7 +499,8 @@ def _restore(origin: Path, options: argparse.Namespace, settings: Settings) -> i
     manifest = version.manifest
     _tell(
         {"version": version.name, "collection": manifest.collection, "passages": manifest.passages},
-        f"{manifest.collection}: {manifest.passages:,} passages restored as {version.name}.", options.json,
+        f"{manifest.collection}: {manifest.passages:,} passages restored as {version.name}.",
+        options.json,
     )
     return 0
 
@@ -443,7 +509,9 @@ def _purge(name: str, options: argparse.Namespace, settings: Settings) -> int:
     from ingest.purge import purge
 
     body = purge(name, settings.collection, settings)
-    lines = [f"{body['document']} was erased: {body['passages']} passages, {body['receipts']} receipts. No earlier version is left."]
+    lines = [
+        f"{body['document']} was erased: {body['passages']} passages, {body['receipts']} receipts. No earlier version is left."
+    ]
     if body["file"]:
         lines.append(f"The file itself is still at {body['file']}; it is not read again, and only you can delete it.")
     _tell(body, "\n".join(lines), options.json)

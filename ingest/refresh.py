@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import queue
 import shutil
 import sqlite3
@@ -98,7 +97,8 @@ def refresh(
 
     folders: (source name, folder); none means every source the collection knows, uploads included. `only` limits the run to files
     that fit; nothing else is touched. `exclude` treats what fits as absent, and is remembered for the source. `force` reads every
-    file anew, lifts the guard against mass removal, and accepts another embedder. `purge` names documents (source/path) to erase, and then nothing is scanned.
+    file anew, lifts the guard against mass removal, and accepts another embedder. `purge` names documents (source/path) to
+    erase, and then nothing is scanned. `progress` is called from two threads.
     Raises LockHeld, PruneRefused, NoSpace, IndexMismatch, UsageError; the version served before is then untouched.
     """
     began = time.monotonic()
@@ -113,8 +113,12 @@ class _Refresh:
     """One run, under the lock."""
 
     def __init__(
-        self, collection: str, settings: Settings, progress: Callable[[Progress], None],
-        embedder: Callable[[], EmbedderLike] | None, reader: Callable[[], AbstractContextManager[Reader]] | None,
+        self,
+        collection: str,
+        settings: Settings,
+        progress: Callable[[Progress], None],
+        embedder: Callable[[], EmbedderLike] | None,
+        reader: Callable[[], AbstractContextManager[Reader]] | None,
     ) -> None:
         self.collection = collection
         self.settings = settings
@@ -126,8 +130,15 @@ class _Refresh:
         self.files: list[FileReport] = []
 
     def run(
-        self, folders: Sequence[tuple[str, Path]], prune: bool, force: bool, dry_run: bool, only: tuple[str, ...],
-        exclude: tuple[str, ...], purge: tuple[str, ...], began: float,
+        self,
+        folders: Sequence[tuple[str, Path]],
+        prune: bool,
+        force: bool,
+        dry_run: bool,
+        only: tuple[str, ...],
+        exclude: tuple[str, ...],
+        purge: tuple[str, ...],
+        began: float,
     ) -> Report:
         version = self._current(force)
         catalog = Catalog.open(version.folder / "catalog.sqlite") if version else None
@@ -150,9 +161,7 @@ class _Refresh:
         named, scans = ({}, {}) if purge else self._scan(folders, known_sources, only, exclude)
         in_scope = [each for each in documents if each.source in scans and (not only or fits(each.path, only))]
         with _Staging(self.root) as staging:
-            changes = compare(
-                [file for found in scans.values() for file in found.files], in_scope, staging.seen, force or reread
-            )
+            changes = compare([file for found in scans.values() for file in found.files], in_scope, staging.seen, force or reread)
             erase = {each.id for each in documents if f"{each.source}/{each.path}" in purge}
             changes = self._without_purged(changes, purged, erase)
             gone = changes.gone if prune else ()
@@ -215,7 +224,8 @@ class _Refresh:
             scans[uploads.SOURCE] = Scan(tuple(file for file in sent if not fits(file.path, exclude)))
             if not known and not sent and not self._has_version():
                 raise IndexMissing(
-                    f"The collection {self.collection!r} has no sources yet.", f"Run: python -m ingest FOLDER --collection {self.collection}"
+                    f"The collection {self.collection!r} has no sources yet.",
+                    f"Run: python -m ingest FOLDER --collection {self.collection}",
                 )
         return named, scans
 
@@ -250,8 +260,14 @@ class _Refresh:
                 )
 
     def _anything(
-        self, changes: Changes, gone: Sequence[Document], recut: bool, erase: set[int], known: dict[str, Source],
-        named: dict[str, Source], version: Version | None,
+        self,
+        changes: Changes,
+        gone: Sequence[Document],
+        recut: bool,
+        erase: set[int],
+        known: dict[str, Source],
+        named: dict[str, Source],
+        version: Version | None,
     ) -> bool:
         """Whether there is anything to publish. A source's new place counts, so that the next run without a folder finds it."""
         if version is None or changes.new or changes.changed or changes.moved or gone or recut or erase:
@@ -261,8 +277,18 @@ class _Refresh:
     # -- making the new version ----------------------------------------------------------------------------------------
 
     def _build(
-        self, version: Version | None, changes: Changes, gone: Sequence[Document], erase: set[int], purged: set[str],
-        named: dict[str, Source], known: dict[str, Source], name: str, recut: bool, staging: _Staging, began: float,
+        self,
+        version: Version | None,
+        changes: Changes,
+        gone: Sequence[Document],
+        erase: set[int],
+        purged: set[str],
+        named: dict[str, Source],
+        known: dict[str, Source],
+        name: str,
+        recut: bool,
+        staging: _Staging,
+        began: float,
     ) -> Report:
         settings = self.settings
         folder = publish.drafts(settings.index, self.collection)
@@ -272,7 +298,9 @@ class _Refresh:
                     shutil.copyfile(version.folder / "catalog.sqlite", folder / "catalog.sqlite")
                 draft = Draft(folder / "catalog.sqlite")
                 try:
-                    report = self._fill(draft, folder, version, changes, gone, erase, purged, named, known, name, recut, staging, began)
+                    report = self._fill(
+                        draft, folder, version, changes, gone, erase, purged, named, known, name, recut, staging, began
+                    )
                 finally:
                     draft.close()
                 return report
@@ -280,13 +308,24 @@ class _Refresh:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _fill(
-        self, draft: Draft, folder: Path, version: Version | None, changes: Changes, gone: Sequence[Document], erase: set[int],
-        purged: set[str], named: dict[str, Source], known: dict[str, Source], name: str, recut: bool, staging: _Staging, began: float,
+        self,
+        draft: Draft,
+        folder: Path,
+        version: Version | None,
+        changes: Changes,
+        gone: Sequence[Document],
+        erase: set[int],
+        purged: set[str],
+        named: dict[str, Source],
+        known: dict[str, Source],
+        name: str,
+        recut: bool,
+        staging: _Staging,
+        began: float,
     ) -> Report:
         settings = self.settings
         added = publish.now()
-        counter = Tokens(settings) if self.embedder is None else None
-        count = counter.count if counter else self.embedder().count_tokens  # type: ignore[misc]
+        tokens = Tokens(settings)
         for document in gone:
             draft.remove(document.id)
         forgotten: list[bytes] = []
@@ -298,9 +337,10 @@ class _Refresh:
                 draft.remove(number)
                 self.files.append(FileReport(by_id[number].document, "removed"))
         with _Embedding(self.root / "embeddings.sqlite", name, self._load_embedder, self.progress) as embedding:
+
             def passages(parsed: ParsedDocument) -> list[DraftPassage]:
                 made: list[DraftPassage] = []
-                for position, piece in chunk_document(parsed, count, settings):
+                for position, piece in chunk_document(parsed, tokens.starts, settings):
                     text = parsed.pages[position].text[piece.start : piece.end]
                     whole = f"{piece.context}\n{text}" if piece.context else text
                     key = embedding.want(whole)
@@ -329,11 +369,22 @@ class _Refresh:
                 embedding.cache.forget([key for key in forgotten if key not in {key for _, key in rows}])
             embedding.cache.trim({key for _, key in rows}, max(CACHE_LEAST, CACHE_SLACK * len(rows)))
         manifest = publish.Manifest(
-            format=publish.FORMAT, version="", collection=self.collection, created="", embedder=name, dimensions=dimensions,
-            reading=READING, passage_tokens=settings.passage_tokens, documents=documents, passages=len(rows), files={},
+            format=publish.FORMAT,
+            version="",
+            collection=self.collection,
+            created="",
+            embedder=name,
+            dimensions=dimensions,
+            reading=READING,
+            passage_tokens=settings.passage_tokens,
+            documents=documents,
+            passages=len(rows),
+            files={},
         )
         keep = 1 if erase else settings.keep_versions
-        published = publish.publish(settings.index, self.collection, folder, manifest, keep=keep, probe=probe, erase_older=bool(erase))
+        published = publish.publish(
+            settings.index, self.collection, folder, manifest, keep=keep, probe=probe, erase_older=bool(erase)
+        )
         staging.done()
         return self._report(published, changes, gone, began, False)
 
@@ -355,7 +406,7 @@ class _Refresh:
     def _move(
         self, draft: Draft, document: Document, file: SourceFile, passages: Callable[[ParsedDocument], list[DraftPassage]]
     ) -> None:
-        """The same bytes at another path. A title that came from the file's name follows it; then only context is embedded anew."""
+        """The same bytes at another path. A title made from the file's name follows it, and is embedded anew."""
         old, new = fallback_title(document.path), fallback_title(file.path)
         if document.title == old and old != new:
             parsed = ParsedDocument(kind=document.kind, title=new, pages=tuple(draft.pages(document.id)))
@@ -366,17 +417,20 @@ class _Refresh:
             draft.move(document.id, file)
 
     def _read(
-        self, draft: Draft, changes: Changes, staging: _Staging, passages: Callable[[ParsedDocument], list[DraftPassage]], added: str
+        self,
+        draft: Draft,
+        changes: Changes,
+        staging: _Staging,
+        passages: Callable[[ParsedDocument], list[DraftPassage]],
+        added: str,
     ) -> None:
         replaced = {(file.source, file.path): document for document, file in changes.changed}
         to_read = [*changes.new, *(file for _, file in changes.changed)]
-        done = 0
-        for file, result, seconds in self._parse(to_read, staging):
+        for done, (file, result, seconds) in enumerate(self._parse(to_read, staging), 1):
             document = replaced.get((file.source, file.path))
             if document:
                 draft.remove(document.id)
             status = "changed" if document else "added"
-            done += 1
             if isinstance(result, ParseFailure):
                 draft.fail(file, result, added=added)
                 report = FileReport(file.path, "failed", seconds=seconds, reason=result.reason, cure=result.cure)
@@ -384,8 +438,14 @@ class _Refresh:
                 parsed = result if result.title else dataclasses.replace(result, title=fallback_title(file.path))
                 ids = draft.add(file, parsed, passages(parsed), added=added)
                 report = FileReport(
-                    file.path, status, pages=len(parsed.pages), passages=len(ids), tables=sum(len(page.tables) for page in parsed.pages),
-                    ocr_pages=parsed.ocr_pages, seconds=round(seconds, 3), warnings=parsed.warnings,
+                    file.path,
+                    status,
+                    pages=len(parsed.pages),
+                    passages=len(ids),
+                    tables=sum(len(page.tables) for page in parsed.pages),
+                    ocr_pages=parsed.ocr_pages,
+                    seconds=round(seconds, 3),
+                    warnings=parsed.warnings,
                 )
             self.files.append(report)
             self.progress(Progress("reading", done, len(to_read), report))
@@ -452,7 +512,9 @@ class _Refresh:
         if dry_run:
             files += [FileReport(file.path, "added") for file in changes.new]
             files += [FileReport(file.path, "changed") for _, file in changes.changed]
-        files += [FileReport(file.path, "moved", pages=document.pages, passages=document.passages) for document, file in changes.moved]
+        files += [
+            FileReport(file.path, "moved", pages=document.pages, passages=document.passages) for document, file in changes.moved
+        ]
         files += [FileReport(document.document, "removed") for document in gone]
         for document, _ in changes.unchanged:
             if document.status == "failed":
@@ -460,14 +522,21 @@ class _Refresh:
             else:
                 files.append(FileReport(document.document, "unchanged", pages=document.pages, passages=document.passages))
         return Report(
-            collection=self.collection, version=version.name if version else "", files=tuple(files), warnings=tuple(self.warnings),
-            passages=version.manifest.passages if version else 0, seconds=round(time.monotonic() - began, 3),
+            collection=self.collection,
+            version=version.name if version else "",
+            files=tuple(files),
+            warnings=tuple(self.warnings),
+            passages=version.manifest.passages if version else 0,
+            seconds=round(time.monotonic() - began, 3),
         )
 
 
 def fallback_title(path: str) -> str:
-    """The title of a document that states none: its file's name without the extension."""
-    return PurePosixPath(path).stem
+    """The title that parsers give a document that states none: its file's name without the extension."""
+    from ingest.parse.clean import clean_line
+
+    name = PurePosixPath(path).name
+    return clean_line(PurePosixPath(name).stem.replace("_", " ")) or name
 
 
 def _sources(catalog: Catalog) -> list[Source]:
@@ -480,7 +549,9 @@ def _still_same(file: SourceFile) -> SourceFile:
         facts = file.absolute.stat()
     except OSError:
         return dataclasses.replace(file, mtime_ns=0)
-    changed = facts.st_size != file.size or (file.mtime_ns and file.source != uploads.SOURCE and facts.st_mtime_ns != file.mtime_ns)
+    changed = facts.st_size != file.size or (
+        file.mtime_ns and file.source != uploads.SOURCE and facts.st_mtime_ns != file.mtime_ns
+    )
     return dataclasses.replace(file, sha256="", mtime_ns=0) if changed else file
 
 
@@ -518,16 +589,16 @@ def _space_in_sqlite(folder: Path) -> Iterator[None]:
         yield
     except sqlite3.OperationalError as error:
         if "full" in str(error) or "disk I/O" in str(error):
-            raise NoSpace(f"There is no space left for {folder} ({error}).", "Free some space and run the same command again.") from error
+            raise NoSpace(
+                f"There is no space left for {folder} ({error}).", "Free some space and run the same command again."
+            ) from error
         raise
 
 
 class _Embedding:
     """Embeds texts on a thread of its own while files are still being parsed; the model is loaded only if a text is new."""
 
-    def __init__(
-        self, path: Path, name: str, load: Callable[[], EmbedderLike], progress: Callable[[Progress], None]
-    ) -> None:
+    def __init__(self, path: Path, name: str, load: Callable[[], EmbedderLike], progress: Callable[[Progress], None]) -> None:
         self.cache = EmbeddingCache(path)
         self._path, self._name, self._load, self._progress = path, name, load, progress
         self._queue: queue.Queue[list[tuple[bytes, str]] | None] = queue.Queue()
@@ -602,7 +673,7 @@ class _Embedding:
                     cache.put({key: vector for (key, _), vector in zip(part, vectors, strict=True)})
                     self._done += len(part)
                     self._progress(Progress("embedding", self._done, self._total))
-        except BaseException as error:  # reported by the thread that asked
+        except BaseException as error:  # noqa: BLE001 reported by the thread that asked
             self._failure = error
         finally:
             cache.close()
@@ -677,9 +748,10 @@ class _Staging:
             self._database.execute("PRAGMA synchronous = OFF")
             self._database.execute("CREATE TABLE IF NOT EXISTS parsed (key TEXT PRIMARY KEY, body BLOB NOT NULL)")
             self._database.execute(
-                "CREATE TABLE IF NOT EXISTS seen (source TEXT, path TEXT, size INTEGER, mtime_ns INTEGER, sha256 TEXT, PRIMARY KEY (source, path))"
+                "CREATE TABLE IF NOT EXISTS seen "
+                "(source TEXT, path TEXT, size INTEGER, mtime_ns INTEGER, sha256 TEXT, PRIMARY KEY (source, path))"
             )
-            os.chmod(self._path, 0o600)
+            self._path.chmod(0o600)
         return self._database
 
 
@@ -687,7 +759,9 @@ def _from_json(body: dict[str, object]) -> ParsedDocument:
     fields = dict(body)
     pages = tuple(
         Page(
-            number=page["number"], text=page["text"], headings=tuple(Heading(**each) for each in page["headings"]),
+            number=page["number"],
+            text=page["text"],
+            headings=tuple(Heading(**each) for each in page["headings"]),
             tables=tuple(Table(**each) for each in page["tables"]),
         )
         for page in fields.pop("pages")  # type: ignore[attr-defined]

@@ -40,7 +40,7 @@ class Changes:
 
 
 def scan(folder: Path, source: str, only: Sequence[str] = (), exclude: Sequence[str] = ()) -> Scan:
-    """The files under `folder` in order of their paths. Hidden files, lock files of office programs and links that lead out stay out.
+    """The files under `folder` in order of their paths. Hidden files, office lock files and links that lead out stay out.
 
     `only` and `exclude` are globs over the relative path or the file name. Raises UsageError where there is no such folder.
     """
@@ -107,7 +107,10 @@ def fits(path: str, globs: Iterable[str]) -> bool:
 
 
 def compare(
-    files: Iterable[SourceFile], known: Collection[Document], seen: Callable[[SourceFile], str] = lambda file: "", force: bool = False
+    files: Iterable[SourceFile],
+    known: Collection[Document],
+    seen: Callable[[SourceFile], str] = lambda file: "",
+    force: bool = False,
 ) -> Changes:
     """What changed between the documents `known` (of the sources scanned) and the `files` found now.
 

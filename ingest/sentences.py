@@ -133,7 +133,7 @@ def _ends(text: str, begin: int, stop: re.Match[str], end: int) -> bool:
     if mark[0] in "!?":
         return True
     if mark[0] == "…" or mark.startswith(".."):
-        return following.isupper() or following in "\"“«"
+        return following.isupper() or following in '"“«'
     if following in "),;:]":
         return False
     before = _WORD_BEFORE.search(text, begin, stop.start())
@@ -154,7 +154,9 @@ def _ends(text: str, begin: int, stop: re.Match[str], end: int) -> bool:
         return not (len(word) <= 2 and next_word is not None and next_word.group().lower() in MONTHS)
     if len(word) == 1 and word.isalpha():
         # "J. Smith" goes on, "plan B. Then" does not; a single letter at the start is the mark of a list item
-        return before.start() != begin and not (word.isupper() and following.isupper()) and not _initial(text, begin, before.start())
+        return (
+            before.start() != begin and not (word.isupper() and following.isupper()) and not _initial(text, begin, before.start())
+        )
     return not (re.fullmatch(r"(?:[A-Za-z]\.)+[A-Za-z]", word) and not following.isupper())
 
 

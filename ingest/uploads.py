@@ -1,4 +1,4 @@
-"""Files sent by a browser → originals kept by the hash of their content. A client's file name is a label, never a path on disk."""
+"""Files sent by a browser → originals kept by the hash of their content. A client's file name is a label, never a path."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ _DRIVE = re.compile(r"^[A-Za-z]:")
 def clean_label(name: str) -> str:
     """A client's file name as a relative path that is safe to show: no "..", no drive, no invisible characters."""
     text = unicodedata.normalize("NFC", name.encode("utf-8", "replace").decode("utf-8")).replace("\\", "/")
-    text = "".join("" if unicodedata.category(each) in ("Cc", "Cf", "Zl", "Zp", "Co", "Cs", "Cn") else each for each in _DRIVE.sub("", text))
+    text = "".join(
+        "" if unicodedata.category(each) in ("Cc", "Cf", "Zl", "Zp", "Co", "Cs", "Cn") else each for each in _DRIVE.sub("", text)
+    )
     parts = [part.strip()[-PART_CHARACTERS:] for part in text.split("/")]
     return "/".join(part for part in parts if part not in ("", ".", ".."))[-LABEL_CHARACTERS:].lstrip("/") or "unnamed"
 
@@ -48,7 +50,10 @@ def add(collection: str, label: str, stream: BinaryIO, settings: Settings) -> So
                 while part := stream.read(CHUNK_BYTES):
                     size += len(part)
                     if size > limit:
-                        raise UsageError(f"{shown} is larger than {settings.upload_mb} MB.", "Raise upload_mb in footnote.toml, or ingest its folder.")
+                        raise UsageError(
+                            f"{shown} is larger than {settings.upload_mb} MB.",
+                            "Raise upload_mb in footnote.toml, or ingest its folder.",
+                        )
                     digest.update(part)
                     file.write(part)
                 file.flush()
@@ -101,7 +106,8 @@ def _labels(folder: Path) -> Iterator[sqlite3.Connection]:
         with database:
             database.execute("PRAGMA secure_delete = ON")
             database.execute(
-                "CREATE TABLE IF NOT EXISTS labels (label TEXT PRIMARY KEY, sha256 TEXT NOT NULL, size INTEGER NOT NULL, added_ns INTEGER NOT NULL)"
+                "CREATE TABLE IF NOT EXISTS labels "
+                "(label TEXT PRIMARY KEY, sha256 TEXT NOT NULL, size INTEGER NOT NULL, added_ns INTEGER NOT NULL)"
             )
             yield database
     finally:

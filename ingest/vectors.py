@@ -31,8 +31,16 @@ def load(ids_path: Path, vectors_path: Path) -> tuple[Ids, Floats]:
         ids = numpy.load(ids_path, mmap_mode="r", allow_pickle=False)
         vectors = numpy.load(vectors_path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise IndexDamaged(f"{vectors_path.parent} holds vectors that cannot be read ({error}).", "Run: python -m ingest verify") from None
-    if ids.dtype != numpy.dtype("<i8") or vectors.dtype != numpy.dtype("<f4") or ids.ndim != 1 or vectors.ndim != 2 or len(ids) != len(vectors):
+        raise IndexDamaged(
+            f"{vectors_path.parent} holds vectors that cannot be read ({error}).", "Run: python -m ingest verify"
+        ) from None
+    if (
+        ids.dtype != numpy.dtype("<i8")
+        or vectors.dtype != numpy.dtype("<f4")
+        or ids.ndim != 1
+        or vectors.ndim != 2
+        or len(ids) != len(vectors)
+    ):
         raise IndexDamaged(f"{vectors_path.parent} holds vectors of an unknown shape.", "Run: python -m ingest verify")
     return ids, vectors
 

@@ -1,4 +1,4 @@
-"""Folders → a signal each time something in them changed and then stayed quiet. watchdog where it works, looking by itself where not."""
+"""Folders → a signal each time something in them changed and then stayed quiet. Without watchdog it looks by itself."""
 
 from __future__ import annotations
 
