@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +23,10 @@ from streamlit.testing.v1 import AppTest
 from streamlit.testing.v1.element_tree import UnknownElement
 
 import app as front_door
+import config
 from errors import Busy, EngineUnavailable, UsageError
+from rag.client import Client
+from records import Records
 from tests.scripted_client import LEAVE_QUOTE, PASSAGES, SENTENCES, ScriptedClient, answer_json, scripted_backend
 from ui import answer, page_text, parts, upload
 from ui.backend import Backend
@@ -668,6 +674,8 @@ import sys, tempfile, pathlib
 sys.path[:0] = [{str(ROOT)!r}]
 import app
 from streamlit.testing.v1 import AppTest
+from rag.client import Client
+from records import Records
 from tests.scripted_client import scripted_backend
 page = AppTest.from_file({str(ROOT / "ui" / "front.py")!r}, default_timeout=60)
 page.session_state["backend"] = scripted_backend(pathlib.Path(tempfile.mkdtemp()))
@@ -698,3 +706,58 @@ def test_a_click_costs_less_than_a_tenth_of_a_second(backend: Backend) -> None:
     for _ in range(50):
         page.run()
     assert (time.process_time() - started) / 50 < 0.1
+
+
+# with the real engine
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    """A backend with its own engine and two documents of the sample company."""
+    folder = tmp_path_factory.mktemp("real")
+    (folder / "company").mkdir()
+    for name in ("hr/leave-policy.docx", "hr/travel-policy-2025.pdf"):
+        shutil.copy(ROOT / "examples" / "alderwick-cycles" / name, folder / "company")
+    settings = config.load(home=folder / "home", index=folder / "indexes")
+    command = [sys.executable, "-m", "ingest", str(folder / "company"), "--index", str(settings.index)]
+    around = {**os.environ, "FOOTNOTE_HOME": str(settings.home)}
+    subprocess.run(command, cwd=ROOT, env=around, check=True, capture_output=True, timeout=300)
+    made = Backend(settings, Client(settings), Records(settings.records))
+    made.start()
+    yield made
+    made.client.shutdown()
+    made.records.close()
+
+
+def until(page: AppTest, reached: Callable[[AppTest], bool], seconds: float = 180) -> AppTest:
+    """Look again and again, as a browser does."""
+    deadline = time.monotonic() + seconds
+    while not reached(page):
+        if time.monotonic() > deadline:
+            raise TimeoutError(texts(page))
+        time.sleep(0.3)
+        page.run()
+    return page
+
+
+@pytest.mark.real
+def test_the_real_engine_answers_a_page_and_is_started_again_when_it_died(real: Backend) -> None:
+    """A question through the real client, engine and model: the footnote's quote stands in the stored text where it says.
+
+    Then the engine is killed: the page says that it starts, goes on by itself, and has lost nothing.
+    """
+    page = until(open_chat(real), lambda page: bool(page.chat_input))
+    assert "2 documents in default" in texts(page)
+    ask(page, "How many days of annual leave does a new full-time employee in Leith have?")
+    until(page, lambda page: "Ask again" in labels(page))
+    (view,) = drawn(page)
+    assert "27" in " ".join(each["text"] for each in view["sentences"])
+    message = real.records.messages(only_conversation(real), "local")[1]
+    assert message.answer is not None
+    for each in message.answer["citations"]:
+        text = real.client.page_text("default", each["document_id"], each["page"])["text"]
+        assert text[each["start"] : each["end"]] == each["quote"]
+    os.kill(int(real.client.health()["pid"]), signal.SIGKILL)
+    page.run()
+    until(page, lambda page: bool(page.chat_input) and bool(drawn(page)))
+    assert drawn(page)[0]["sentences"] == view["sentences"]

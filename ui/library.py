@@ -252,7 +252,8 @@ def _failures(collection: str, failed: list[dict[str, Any]]) -> None:
     for each in uploaded:
         with st.container(key=f"failed-{each['id']}", horizontal=True, vertical_alignment="center", gap="small", wrap=False):
             _files([each])
-            st.button("Remove", key=f"remove-{each['id']}", type="tertiary", on_click=_remove, args=(collection, each["document"]))
+            remove = f"remove-{each['id']}"
+            st.button("Remove", key=remove, type="tertiary", on_click=_remove, args=(collection, each["document"]))
     _files([each for each in failed if each not in uploaded])
 
 
