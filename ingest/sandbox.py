@@ -207,6 +207,8 @@ class _Server:
         environment = {
             name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
         }
+        if "FOOTNOTE_OFFLINE_LOG" in os.environ:  # `selfcheck --offline` watches these processes too
+            environment |= {name: os.environ.get(name, "") for name in ("FOOTNOTE_OFFLINE_LOG", "PYTHONPATH")}
         environment.update(
             DO_NOT_TRACK="1", UNSTRUCTURED_DISABLE_NOTICE="1", HF_HUB_OFFLINE="1", TMPDIR=str(scratch), PYTHONDONTWRITEBYTECODE="1",
             OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", PYTHONUTF8="1",

@@ -90,7 +90,8 @@ class Client:
 
     def health(self) -> dict[str, Any]:
         """{"ready", "stage", "model", "waiting", "error", …}; raises EngineUnavailable where no engine answers."""
-        return self._get("/health")
+        found: dict[str, Any] = self._get("/health")
+        return found
 
     def shutdown(self) -> None:
         """End the engine, in order; nothing happens where none runs. Returns when it has ended."""

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_room import LEAVE, TRAVEL, settings_in
-from fakes import TextReader
 
 from config import ROOT, Settings
 from errors import EngineUnavailable, ModelMissing
@@ -26,6 +24,8 @@ from ingest.refresh import refresh
 from rag.client import Client
 from rag.place import environment, place
 from records.store import Records
+from tests.engine_room import LEAVE, TRAVEL, settings_in
+from tests.fakes import TextReader
 
 pytestmark = pytest.mark.real
 
@@ -158,10 +158,9 @@ def test_two_who_start_at_once_share_one_engine(settings: Settings, client: Clie
     for each in threads:
         each.join()
     assert len({each.health()["pid"] for each in clients}) == 1
-    log = (settings.logs / "engine.out").read_text()
-    assert "running already" not in log
-    for each in clients:
-        each.close()
+    assert "running already" not in (settings.logs / "engine.out").read_text()
+    for one in clients:
+        one.close()
 
 
 def test_ending_leaves_nothing_behind(settings: Settings, client: Client) -> None:
