@@ -18,7 +18,8 @@ MIN_CONFIDENCE = 0.5  # below it the recogniser guesses
 MAX_SIDE = 3000  # dots of the longer side; larger pictures are made smaller
 MAX_PIXELS = 150_000_000  # a picture with more is a bomb or a map
 MAX_FRAMES = 200  # pages of a TIFF
-OCR_PAGE_S = 20.0  # a page of dense text on one slow core
+OCR_PAGE_S = 45.0  # a page of dense text on one busy core; 5 s on a free one
+SAMPLE_LINES = 7  # lines asked which way up the page is
 
 
 def ocr_available() -> bool:
@@ -35,15 +36,51 @@ def _engine() -> Any:
 
 
 def ocr_runs(image: Any, scale: float) -> list[Run]:
-    """Runs found in `image` (rows × columns × 3, blue-green-red); `scale` is its dots a point."""
-    found, _ = _engine()(image)
+    """Runs found in `image` (rows × columns × 3, blue-green-red); `scale` is its dots a point.
+
+    A picture lying on its side or upside down is turned first, so that its lines are read in order.
+    """
+    import numpy
+
+    engine = _engine()
+    boxes = _boxes(engine, image)
+    if 2 * sum(1 for box in boxes if _tall(box)) > len(boxes):
+        image = numpy.ascontiguousarray(numpy.rot90(image))
+        boxes = _boxes(engine, image)
+    if not boxes:
+        return []
+    crops = engine.get_crop_img_list(image, [numpy.array(box, dtype=numpy.float32) for box in boxes])
+    if _upside_down(engine, crops):
+        height, width = image.shape[:2]
+        boxes = [[[width - x, height - y] for x, y in box] for box in boxes]
+        crops = [numpy.ascontiguousarray(numpy.rot90(crop, 2)) for crop in crops]
+    found, _ = engine.text_rec(crops, False)
     runs = []
-    for order, (corners, text, confidence) in enumerate(found or ()):
+    for order, (corners, (text, confidence, *_)) in enumerate(zip(boxes, found, strict=True)):
         if float(confidence) < MIN_CONFIDENCE or not text.strip():
             continue
         xs, ys = [float(x) for x, _ in corners], [float(y) for _, y in corners]
         runs.append(Run(min(xs) / scale, min(ys) / scale, max(xs) / scale, max(ys) / scale, text.strip(), order=order))
     return runs
+
+
+def _boxes(engine: Any, image: Any) -> list[Any]:
+    """Corners of the lines of text in `image`, without reading them."""
+    found, _ = engine(image, use_det=True, use_cls=False, use_rec=False)
+    return list(found or ())
+
+
+def _tall(box: Any) -> bool:
+    wide, high = max(x for x, _ in box) - min(x for x, _ in box), max(y for _, y in box) - min(y for _, y in box)
+    return bool(high > 1.5 * wide)
+
+
+def _upside_down(engine: Any, crops: list[Any]) -> bool:
+    """What the engine's own classifier says of the longest lines."""
+    longest = sorted(crops, key=lambda crop: crop.shape[1], reverse=True)[:SAMPLE_LINES]
+    _, verdicts, _ = engine.text_cls([crop.copy() for crop in longest])
+    turned = sum(1 for label, confidence in verdicts if str(label) == "180" and float(confidence) > 0.8)
+    return 2 * turned > len(longest)
 
 
 def read_image(path: Path, settings: Settings, ask_time: Callable[[float], None] | None = None) -> ParsedDocument:

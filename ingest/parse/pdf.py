@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pypdf
+import pypdf.errors
 import pypdfium2
 import pypdfium2.raw as pdfium
 
@@ -42,6 +43,8 @@ from ingest.types import Page, ParsedDocument
 
 logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # it reports every small fault of a file; they are not news
 OUTLINE_ENTRIES = 2000  # read of an outline; a longer one is a machine's
+PICTURE_SHARE = 0.05  # of the page; smaller pictures are logos
+MANY_PATHS = 150  # text turned into outlines has a path a letter
 MIN_PAGE_CHARS = 12  # fewer visible characters on a page that shows pictures: it is a scan with a stamp
 OCR_SCALE = 200 / 72  # 200 dots an inch: the recogniser was trained on lines of about 30 dots
 THIN, SHORT = 3.0, 8.0  # points: a rule is thinner and longer than these
@@ -94,7 +97,7 @@ def _read(
     document: pypdfium2.PdfDocument, path: Path, settings: Settings, ask_time: Callable[[float], None] | None
 ) -> ParsedDocument:
     warnings: list[str] = []
-    facts = _facts(path, warnings)
+    facts = _facts(path, document, warnings)
     total = len(document)
     count = min(total, settings.max_pages)
     if count < total:
@@ -403,8 +406,19 @@ def _reads_left(word: _Word, parts: Sequence[str]) -> bool:
 
 
 def _has_picture(page: pypdfium2.PdfPage) -> bool:
-    """Whether the page shows anything at all that could be text in a picture."""
-    return any(True for _ in page.get_objects(filter=(pdfium.FPDF_PAGEOBJ_IMAGE, pdfium.FPDF_PAGEOBJ_PATH, pdfium.FPDF_PAGEOBJ_SHADING), max_depth=3))
+    """Whether the page shows a picture large enough to hold text, or so many drawn lines that they may be letters."""
+    area = max(page.get_width() * page.get_height(), 1.0)
+    paths = 0
+    for each in page.get_objects(filter=(pdfium.FPDF_PAGEOBJ_IMAGE, pdfium.FPDF_PAGEOBJ_PATH), max_depth=3):
+        if each.type == pdfium.FPDF_PAGEOBJ_PATH:
+            paths += 1
+            if paths >= MANY_PATHS:
+                return True
+            continue
+        left, bottom, right, top = each.get_bounds()
+        if abs((right - left) * (top - bottom)) >= PICTURE_SHARE * area:
+            return True
+    return False
 
 
 def _read_scans(
@@ -486,19 +500,21 @@ def _without(runs: Sequence[Run], orders: set[int]) -> list[Run]:
 # -- what pypdf knows ------------------------------------------------------------------------------------------------
 
 
-def _facts(path: Path, warnings: list[str]) -> _Facts:
+def _facts(path: Path, document: pypdfium2.PdfDocument, warnings: list[str]) -> _Facts:
     """Title, author, date, outline and attachments; a file that pypdf cannot follow has none."""
     try:
         with path.open("rb") as file:
             reader = pypdf.PdfReader(file, strict=False)
-            if reader.is_encrypted and not reader.decrypt(""):
-                return _Facts()
+            if reader.is_encrypted:
+                return _facts_by_pdfium(document)
             return _Facts(
                 *_properties(reader),
                 outline=tuple(_outline(reader)),
                 attachments=tuple(_attachments(reader)),
                 forms=tuple(_forms(reader)),
             )
+    except pypdf.errors.DependencyError:  # AES needs a package that nothing else here needs
+        return _facts_by_pdfium(document)
     except Exception as error:  # pypdf raises many types on mangled files; pdfium has read the text already
         warnings.append(f"outline and properties could not be read ({type(error).__name__})")
         return _Facts()
@@ -506,14 +522,32 @@ def _facts(path: Path, warnings: list[str]) -> _Facts:
 
 def _properties(reader: pypdf.PdfReader) -> tuple[str, str, str | None]:
     found = reader.metadata
-    if found is None:
-        return "", "", None
-    title = clean_line(str(found.get("/Title") or ""))
+    return _sensible({str(key).lstrip("/"): str(value) for key, value in found.items()}) if found is not None else ("", "", None)
+
+
+def _sensible(found: dict[str, str]) -> tuple[str, str, str | None]:
+    """Title, author and date; a title that a program made up is none."""
+    title = clean_line(found.get("Title", ""))
     if _POOR_TITLE.search(title) or sum(char.isalpha() for char in title) < 0.5 * len(title) or len(title) > 200:
         title = ""
-    author = clean_line(str(found.get("/Author") or ""))[:200]
-    date = iso_date(found.get("/ModDate")) or iso_date(found.get("/CreationDate"))
-    return title, author, date
+    author = clean_line(found.get("Author", ""))[:200]
+    if author in ("python-docx", "anonymous", "(anonymous)", "unspecified"):
+        author = ""
+    return title, author, iso_date(found.get("ModDate")) or iso_date(found.get("CreationDate"))
+
+
+def _facts_by_pdfium(document: pypdfium2.PdfDocument) -> _Facts:
+    """For files locked with an empty password, which pdfium has already opened."""
+    return _Facts(*_sensible(document.get_metadata_dict(skip_empty=True)), outline=tuple(_pdfium_outline(document)))
+
+
+def _pdfium_outline(document: pypdfium2.PdfDocument) -> Iterator[tuple[int, str]]:
+    for number, entry in enumerate(document.get_toc(max_depth=6)):
+        title = clean_line(entry.get_title())
+        if title:
+            yield entry.level + 1, title
+        if number >= OUTLINE_ENTRIES:
+            return
 
 
 def _outline(reader: pypdf.PdfReader) -> Iterator[tuple[int, str]]:
