@@ -1,4 +1,4 @@
-"""Command line → training: `python -m tune reader | export | evidence | overlap`."""
+"""Command line → training: `python -m tune reader | export | calibrate | evidence | overlap`."""
 
 from __future__ import annotations
 
@@ -29,6 +29,10 @@ def parser() -> argparse.ArgumentParser:
     export = commands.add_parser("export", help="write the reader as it stands at the last checkpoint")
     export.add_argument("--out", type=Path, required=True, help="folder given to `reader --out`")
     export.add_argument("--to", type=Path, required=True, help="folder to write reader.json and model.safetensors to")
+    sure = commands.add_parser("calibrate", help="make a reader's margins probabilities, on the documents its training held out")
+    sure.add_argument("--reader", type=Path, required=True, help="folder with reader.json, which is rewritten")
+    sure.add_argument("--data", type=Path, required=True, help="the triples it was trained on")
+    sure.add_argument("--threads", type=int, default=0)
     weigh = commands.add_parser("evidence", help="fit how sentences are picked and questions refused")
     weigh.add_argument("questions", type=Path, help="JSONL: id, question, answers, answerable, gold, related_doc")
     weigh.add_argument("--reader", type=Path, required=True, help="folder of a trained reader")
@@ -67,6 +71,10 @@ def run(options: argparse.Namespace) -> int:
         from tune.reader import export_checkpoint
 
         print(export_checkpoint(options.out, options.to))
+    elif options.command == "calibrate":
+        from tune.calibrate import calibrate
+
+        print(json.dumps(calibrate(options.reader, options.data, threads=options.threads), indent=2))
     elif options.command == "evidence":
         print(json.dumps(evidence(options), indent=2))
     elif options.command == "overlap":
