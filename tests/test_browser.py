@@ -128,6 +128,7 @@ class Visitor:
         self.page.wait_for_function(
             f'() => !document.body.innerText.includes("Stop") && document.querySelector("{finished}")', timeout=ANSWER_MS
         )
+        self.page.locator(".meta, .trouble").last.wait_for()
 
     def picture(self, name: str) -> None:
         SHOTS.mkdir(exist_ok=True)
@@ -171,6 +172,8 @@ def test_a_question_is_answered_with_footnotes_that_open_the_page(visitor: Visit
     visitor.page.locator(".source").first.wait_for(timeout=ANSWER_MS)
     visitor.picture("light-sources-first")
     visitor.wait_for_answer()
+    visitor.page.locator(".sentence").first.wait_for()
+    visitor.page.wait_for_function("() => window.order.length === 2")
     assert visitor.page.evaluate("window.order") == [".source", ".sentence"]
     answer = visitor.page.locator(".answer").last
     assert "180" in answer.inner_text()
