@@ -124,7 +124,18 @@ def _read_converted(kind: str, path: Path) -> ParsedDocument:
     from ingest.parse.layout import lay_out
     from ingest.parse.pandoc import read_with_pandoc
 
-    page = read_with_pandoc(path, kind, decode(path.read_bytes()).encode() if kind == "rst" else None)
+    if kind == "rtf":
+        from ingest.parse.rtf import read_rtf
+
+        try:
+            page = read_with_pandoc(path, kind)
+        except DocumentUnreadable:
+            blocks = read_rtf(path.read_bytes())
+            if not blocks:
+                raise
+            return ParsedDocument(kind, "", (lay_out(blocks),), warnings=("its layout could not be followed; the text was read",))
+    else:
+        page = read_with_pandoc(path, kind, decode(path.read_bytes()).encode() if kind == "rst" else None)
     return ParsedDocument(kind, page.title, (lay_out(page.blocks),), page.date, page.authors)
 
 
@@ -169,7 +180,7 @@ def preload() -> None:
     import oxmsg  # noqa: F401
     import xlrd  # noqa: F401
 
-    from ingest.parse import legacy, mail, markdown, odf, pandoc, pdf, sheets, slides, text, web, word  # noqa: F401
+    from ingest.parse import legacy, mail, markdown, odf, pandoc, pdf, rtf, sheets, slides, text, web, word  # noqa: F401
     from ingest.parse.elements import preload_unstructured
 
     preload_unstructured()

@@ -24,6 +24,7 @@ _YEAR = re.compile(r"^(?:19|20)[0-9]{2}[A-Z]?$")
 _WORD = re.compile(r"[^\W\d_]+")
 
 COLUMN_GAP = 1.0  # gap between runs, in text heights, that no word space of justified text reaches
+MAX_STEPS = 20_000  # places looked at across a page; a page that wide is no page
 MAX_DEPTH = 4  # columns inside columns
 
 
@@ -186,6 +187,8 @@ def _gutter(runs: Sequence[Run], left: float, width: float, height: float) -> fl
     """The x in the middle part of the text that the least text crosses, where that is little enough."""
     step = max(height / 3, 1.0)
     count = int(width / step) + 1
+    if count > MAX_STEPS:
+        return None
     covered = [0.0] * (count + 1)
     for run in runs:
         first, last = int((run.x0 - left) / step), int((run.x1 - left) / step)
@@ -541,7 +544,7 @@ def _columns(lines: Sequence[Line]) -> list[tuple[float, float]]:
     left, right = min(line.x0 for line in full), max(line.x1 for line in full)
     step = max(min(line.height for line in full) / 4, 0.5)
     count = int((right - left) / step) + 2
-    if count > 20_000:
+    if count > MAX_STEPS:
         return []
     covered = [0] * (count + 1)
     for line in full:

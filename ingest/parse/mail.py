@@ -127,6 +127,8 @@ def _read(data: bytes, depth: int) -> _Mail:
 
 
 def _from_message(message: email.message.Message, depth: int) -> _Mail:
+    if message.get_content_type() in ("multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"):
+        raise DocumentUnreadable("encrypted", "The message is encrypted.", "Open it in the mail program and save it without encryption.")
     mail = _Mail(_header(message, "Subject"))
     for name in ("From", "To", "Cc"):
         value = _header(message, name)

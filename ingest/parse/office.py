@@ -128,7 +128,10 @@ class Container:
     def relations(self, name: str) -> dict[str, tuple[str, str]]:
         """Relation id → (last word of its type, part name) of the part `name`; outside targets are left out."""
         folder, _, base = name.rpartition("/")
-        tree = self.tree(f"{folder}/_rels/{base}.rels" if folder else f"_rels/{base}.rels")
+        try:
+            tree = self.tree(f"{folder}/_rels/{base}.rels" if folder else f"_rels/{base}.rels")
+        except DocumentUnreadable:
+            tree = None  # the parts may still be where they usually are
         found: dict[str, tuple[str, str]] = {}
         if tree is None:
             return found

@@ -46,6 +46,6 @@ def read_with_pandoc(path: Path, kind: str, data: bytes | None = None) -> WebPag
     if done.returncode == 251 or b"Heap exhausted" in done.stderr:
         raise DocumentUnreadable("out_of_memory", "It needs more memory than a file may take.", "Split it.")
     if done.returncode != 0:
-        reason = " ".join(done.stderr.decode("utf-8", "replace").split())[:200]
+        reason = " ".join(done.stderr.decode("utf-8", "replace").replace(str(path.resolve()), "the file").split())[:150]
         raise DocumentUnreadable("damaged", f"The file is not readable {kind} ({reason}).", "Open it in its program and save it again.")
     return read_html(done.stdout.decode("utf-8", "replace"))

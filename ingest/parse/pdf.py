@@ -132,6 +132,8 @@ def _read(
     if not any(runs) and not facts.forms:
         _refuse(total, scans, broken)
     dropped = _running_lines(runs, sizes)
+    if all(run.order in gone for found, gone in zip(runs, dropped, strict=True) for run in found):
+        dropped = [set() for _ in runs]  # pages of one line each: it is what they say
     outline = {heading_key(title): level for level, title in reversed(facts.outline)}
     look = look_of(runs, outline)
     pages: list[Page] = []
@@ -180,6 +182,8 @@ def page_runs(page: pypdfium2.PdfPage) -> list[Run]:
     place = _turn(words, page)
     for word in words:
         word.x0, word.top, word.x1, word.bottom = place(word.x0, word.bottom, word.x1, word.top)
+    wide, high = page.get_size()
+    words = [word for word in words if -wide < word.x0 < 2 * wide and -high < word.top < 2 * high and word.bottom - word.top < high]
     runs = _runs(words)
     if sum(1 for line in lines_of(runs) if len(line.runs) > 1) < 2:
         return runs
@@ -474,7 +478,7 @@ def _running_lines(runs: Sequence[Sequence[Run]], sizes: Sequence[tuple[float, f
         orders: set[int] = set()
         for key, line in mine:
             need = 2 if re.fullmatch(r"(?:page )?[-–—|\s]*#[-–—|\s]*(?:(?:of|/) ?#)?", key[0]) else REPEATS
-            if seen[key] >= need and _stands_apart(line, runs[number], key[2]):
+            if seen[key] >= need:
                 orders.update(_orders(line, runs[number]))
         dropped.append(orders)
     return dropped
@@ -483,14 +487,6 @@ def _running_lines(runs: Sequence[Sequence[Run]], sizes: Sequence[tuple[float, f
 def _orders(line: Line, runs: Sequence[Run]) -> set[int]:
     """The runs of the page that make up `line` (some may have been joined)."""
     return {run.order for run in runs if run.top >= line.top - 0.5 and run.bottom <= line.bottom + 0.5 and run.x0 >= line.x0 - 0.5 and run.x1 <= line.x1 + 0.5}
-
-
-def _stands_apart(line: Line, runs: Sequence[Run], is_top: bool) -> bool:
-    """Lines at the edge of the body are its own (a table's repeated header); a running header keeps a distance."""
-    zone_lines = [run for run in runs if (run.top >= line.bottom - 1 if is_top else run.bottom <= line.top + 1)]
-    if not zone_lines:
-        return True
-    return True
 
 
 def _without(runs: Sequence[Run], orders: set[int]) -> list[Run]:

@@ -19,7 +19,7 @@ from ingest.parse.layout import Block, lay_out
 from ingest.parse.office import Container, attribute, chart_rows, child, children, damaged, local
 from ingest.types import ParsedDocument
 
-MAX_CELLS = 3_000_000  # of one file; the text of more is longer than any document kept
+MAX_CELLS = 3_000_000  # of one file, long ones counting more; the text of more is longer than any document kept
 MAX_COLUMNS = 1000  # of one row
 REPEATED = "\x00"  # before a text that a merged cell repeats to its right: it names columns, and is no value
 MAX_REPEATS = 1000  # rows or cells that an OpenDocument file may repeat
@@ -129,7 +129,7 @@ def _sheet_rows(
                 values.extend([""] * (position - len(values)))
                 values[position - 1] = text
         if values:
-            budget[0] -= len(values)
+            budget[0] -= len(values) + sum(map(len, values)) // 20
             if rows and number > last + 1:
                 rows.append([])
             places[number] = len(rows)
