@@ -23,6 +23,7 @@ HARMLESS = frozenset(
     "according document passage stat say provid information follow answer question mention includ additionally furthermor moreover "
     "therefor thu yes bas".split()  # as stems
 )
+LEAST_WORDS = 3  # "The answer is 2 days" says too little to know what it is about: any "2 days" would support it
 CRITICAL_WEIGHT = 100  # in the alignment one critical word outweighs any run of ordinary ones
 
 
@@ -115,7 +116,7 @@ def _supported(sentence: str, claim: list[Word], source: list[Word], context: se
     if len(missing) > allowed:
         return None
     anchored = [each for each in claim if each.form in there]
-    if len(anchored) * 2 < len(claim) or len({each.form for each in anchored}) < 2:
+    if len(anchored) * 2 < len(claim) or len({each.form for each in anchored} - HARMLESS) < LEAST_WORDS:
         return None
     matched = align(anchored, source)
     if len(matched) == len(anchored) and not _leaps(matched, source):

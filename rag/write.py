@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 WEIGHED = 6  # sentences that the model weighs; each costs one short reading
 OPINION = 0.0  # weight of the model's mean log-probability beside the evidence's log-odds; see docs/decisions.md
 NEXT_MARGIN = 0.8  # log-odds by which a second quote may fall behind the first
-OFF_TOPIC_MARGIN = 2.0  # log-odds by which a written sentence's source may fall behind the best candidate
+OFF_TOPIC_MARGIN = 1.0  # log-odds by which a written sentence's source may fall behind the best candidate
 QUOTED_WORDS = 50  # an answer of quotes stops before this many words, after its first sentence
 SAME_CONTENT = 0.7  # share of a quote's content words that earlier ones hold, above which it says nothing new
 FAILURES = 2  # sentences in a row that may fail before the model is stopped: it has lost the thread

@@ -68,6 +68,12 @@ def test_a_shortened_sentence_passes(sentence: str, expected: str) -> None:
     assert how(sentence, level="compressed") == expected
 
 
+@pytest.mark.parametrize("sentence", ["The answer to this question is 20 days.", "20 days.", "It is 31 March."])
+def test_a_scrap_that_names_no_subject_is_stopped(sentence: str) -> None:
+    """Seen with the bundled model: "The answer to this question is 2 days" passed, because "2 days" stood somewhere."""
+    assert how(sentence) is None
+
+
 def test_thousands_read_alike() -> None:
     """1,500 and 1500 are one number."""
     assert how("Receipts under 1500 yen need no scan.", TRAVEL, "compressed") == "shortened"
