@@ -205,12 +205,14 @@ class _Server:
         self._lock = threading.Lock()
         self._socket = ours
         environment = {
-            name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
+            name: value
+            for name, value in os.environ.items()
+            if name in ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
         }
         if "FOOTNOTE_OFFLINE_LOG" in os.environ:  # `selfcheck --offline` watches these processes too
             environment |= {name: os.environ.get(name, "") for name in ("FOOTNOTE_OFFLINE_LOG", "PYTHONPATH")}
         environment.update(
-            DO_NOT_TRACK="1", UNSTRUCTURED_DISABLE_NOTICE="1", HF_HUB_OFFLINE="1", TMPDIR=str(scratch), PYTHONDONTWRITEBYTECODE="1",
+            DO_NOT_TRACK="1", ORT_DISABLE_TELEMETRY="1", UNSTRUCTURED_DISABLE_NOTICE="1", HF_HUB_OFFLINE="1", TMPDIR=str(scratch), PYTHONDONTWRITEBYTECODE="1",
             OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", PYTHONUTF8="1",
         )  # fmt: skip
         self._process = subprocess.Popen(
@@ -382,11 +384,15 @@ class _Child:
         if self._mb > self._settings.parse_memory_mb:
             self.kill()
             return ParseFailure(
-                "out_of_memory", f"It needed more than {self._settings.parse_memory_mb:,} MB of memory.", "Split it, or raise parse_memory_mb."
+                "out_of_memory",
+                f"It needed more than {self._settings.parse_memory_mb:,} MB of memory.",
+                "Split it, or raise parse_memory_mb.",
             )
         if seconds > self._limit + self._asked:
             self.kill()
-            return ParseFailure("timed_out", f"It took longer than {self._limit + self._asked:.0f} s.", "Split it, or raise parse_timeout_s.")
+            return ParseFailure(
+                "timed_out", f"It took longer than {self._limit + self._asked:.0f} s.", "Split it, or raise parse_timeout_s."
+            )
         return None
 
     def _resident(self) -> float:
@@ -403,7 +409,11 @@ class _Child:
 
     def spent(self) -> bool:
         """Whether the child has ended or should: too many files, or memory that stays."""
-        return self._ended or self.files >= FILES_A_CHILD or (self._resident() if self.files % 10 == 0 else self._mb) > self._first_mb + GROWN_MB
+        return (
+            self._ended
+            or self.files >= FILES_A_CHILD
+            or (self._resident() if self.files % 10 == 0 else self._mb) > self._first_mb + GROWN_MB
+        )
 
     def kill(self) -> None:
         self._ended = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +30,7 @@ def ocr_available() -> bool:
 
 @lru_cache(maxsize=1)
 def _engine() -> Any:
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # onnxruntime 1.29 and later report each session to their makers otherwise
     from rapidocr_onnxruntime import RapidOCR
 
     # One thread: the sandbox runs one child a core.
@@ -88,7 +90,9 @@ def read_image(path: Path, settings: Settings, ask_time: Callable[[float], None]
     from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 
     if not settings.ocr or not ocr_available():
-        raise DocumentUnreadable("scanned", "It is a picture, and OCR is not available.", "Install rapidocr-onnxruntime, or set ocr = true.")
+        raise DocumentUnreadable(
+            "scanned", "It is a picture, and OCR is not available.", "Install rapidocr-onnxruntime, or set ocr = true."
+        )
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     found: list[list[Run]] = []
     try:
@@ -104,7 +108,9 @@ def read_image(path: Path, settings: Settings, ask_time: Callable[[float], None]
 
                 found.append(ocr_runs(numpy.ascontiguousarray(numpy.asarray(image)[:, :, ::-1]), 200 / 72))
     except Image.DecompressionBombError:
-        raise DocumentUnreadable("bomb", "The picture would unpack to an enormous size.", "Leave it out, or make it smaller.") from None
+        raise DocumentUnreadable(
+            "bomb", "The picture would unpack to an enormous size.", "Leave it out, or make it smaller."
+        ) from None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         raise DocumentUnreadable("damaged", f"The picture cannot be opened ({type(error).__name__}).", "Save it again.") from None
     look = look_of(found, {})
