@@ -42,6 +42,22 @@ NUMBER_WORDS = {
 UNITS = {
     "percent": "%", "prozent": "%", "dollar": "$", "dollars": "$", "usd": "$", "euro": "€", "euros": "€", "eur": "€", "gbp": "£",
 }
+# Common irregular forms → the form that `stem` makes of the rest. "left" and "found" stay as they are: they are words of their own.
+IRREGULAR = {
+    form: base
+    for base, forms in {
+        "driv": "drove driven", "writ": "wrote written", "tak": "took taken", "giv": "gave given", "pay": "paid", "send": "sent",
+        "hold": "held", "keep": "kept", "mak": "made", "buy": "bought", "bring": "brought", "sell": "sold", "tell": "told",
+        "say": "said", "go": "went gone", "get": "got gotten", "know": "knew known", "see": "saw seen", "speak": "spoke spoken",
+        "choos": "chose chosen", "begin": "began begun", "becom": "became", "com": "came", "fall": "fell fallen", "grow": "grew grown",
+        "hid": "hidden", "lead": "led", "lend": "lent", "los": "lost", "meet": "met", "ris": "rose risen", "run": "ran",
+        "show": "shown", "spend": "spent", "stand": "stood", "steal": "stole stolen", "teach": "taught", "think": "thought",
+        "understand": "understood", "wear": "wore worn", "win": "won", "break": "broke broken", "build": "built", "catch": "caught",
+        "draw": "drew drawn", "eat": "ate eaten", "feel": "felt", "forget": "forgot forgotten",
+        "person": "people", "child": "children", "man": "men", "woman": "women", "foot": "feet",
+    }.items()
+    for form in forms.split()
+}
 WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*|[%$€£¥°]")
 
 
@@ -95,9 +111,11 @@ def content(text: str) -> list[str]:
 @lru_cache(maxsize=50_000)
 def stem(word: str) -> str:
     """A light English stem, so that "carries", "carried" and "carry" compare; other languages lose an ending at most."""
+    if word in IRREGULAR:
+        return IRREGULAR[word]
     if len(word) <= 3 or not word.isascii():
         return word
-    for ending, put in (("ies", "y"), ("ied", "y"), ("sses", "ss"), ("ing", ""), ("ed", ""), ("es", ""), ("s", "")):
+    for ending, put in (("ies", "y"), ("ied", "y"), ("sses", "ss"), ("ches", "ch"), ("shes", "sh"), ("xes", "x"), ("ing", ""), ("ed", ""), ("s", "")):
         if word.endswith(ending) and len(word) - len(ending) + len(put) >= 3:
             if ending == "s" and word.endswith(("ss", "us", "is")):
                 break
