@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import config
@@ -112,6 +112,7 @@ LINE = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(LINE, min_size=1, max_size=30), st.integers(8, 60))
 def test_passages_joined_are_the_page_and_sentences_stay_whole(lines: list[str], tokens: int) -> None:
     """The two promises everything later stands on: offsets tile the page, and a quote is never cut by a passage that had room."""

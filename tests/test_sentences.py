@@ -1,6 +1,6 @@
 """Sentences: spans on form alone, in any language, that a citation can stand on."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.sentences import sentences, units
@@ -48,7 +48,10 @@ def test_closing_quotes_stay_with_their_sentence() -> None:
 
 def test_list_items_and_rows_and_headings_are_sentences_of_their_own() -> None:
     """A sentence never runs from one item or row into the next; the mark of an item is not quoted."""
-    text = "Leave policy\n\n- Ten days part-time\n- Twenty days full-time. Ask HR.\n1. Open the form. Send it.\n\n| Role | Days |\n| Clerk | 10. |"
+    text = (
+        "Leave policy\n\n- Ten days part-time\n- Twenty days full-time. Ask HR.\n1. Open the form. Send it.\n\n"
+        "| Role | Days |\n| Clerk | 10. |"
+    )
     assert split(text) == [
         "Leave policy",
         "Ten days part-time",
@@ -96,6 +99,7 @@ def test_german_dates_and_abbreviations_go_on() -> None:
 TEXT = st.text(alphabet=st.sampled_from("ab AB1.!?。\n\n-| ,:;()\"'…é漢"), max_size=200)
 
 
+@settings(deadline=None)
 @given(TEXT)
 def test_spans_are_ordered_apart_trimmed_and_leave_nothing_out(text: str) -> None:
     """Every visible character is in exactly one sentence, but for the marks of list items."""
@@ -108,6 +112,7 @@ def test_spans_are_ordered_apart_trimmed_and_leave_nothing_out(text: str) -> Non
     assert set("".join(left_out).split()) <= {"-"}
 
 
+@settings(deadline=None)
 @given(TEXT)
 def test_units_hold_whole_sentences(text: str) -> None:
     """No sentence crosses a paragraph, an item or a row."""

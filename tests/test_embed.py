@@ -1,0 +1,91 @@
+"""Embedding: unit vectors from the bundled model, the same as the library's; texts already seen cost nothing."""
+
+from pathlib import Path
+
+import numpy
+import pytest
+
+import config
+from errors import ModelMissing
+from ingest.embed import Embedder, EmbeddingCache, Tokens, embedder_folder, embedder_name
+
+TEXTS = ["", "Hello", "What is the parental leave policy for part-time employees? " * 60, "我们有二十天假期 😀 naïve"]
+
+
+@pytest.fixture(scope="module")
+def embedder() -> Embedder:
+    return Embedder(config.Settings())
+
+
+@pytest.mark.real
+def test_vectors_are_the_librarys(embedder: Embedder) -> None:
+    """The bundled model runs without the library that made it; this holds the two together."""
+    library = Embedder(config.Settings(embedder=str(embedder_folder(config.Settings()))))
+    assert numpy.abs(embedder.passages(TEXTS) - library.passages(TEXTS)).max() < 1e-5
+    assert numpy.abs(embedder.questions(TEXTS) - library.questions(TEXTS)).max() < 1e-5
+
+
+@pytest.mark.real
+def test_near_in_meaning_is_near(embedder: Embedder) -> None:
+    """Different words, same meaning, against same topic, other meaning."""
+    leave, holiday, invoice = embedder.passages(
+        ["annual leave entitlement", "how many vacation days do I get", "send the invoice to finance"]
+    )
+    assert leave @ holiday > leave @ invoice + 0.2
+
+
+@pytest.mark.real
+def test_vectors_are_unit_float32_in_the_order_given(embedder: Embedder) -> None:
+    """One or many, alone or together, a text has one vector."""
+    together = embedder.passages(TEXTS)
+    assert together.dtype == numpy.float32 and together.shape == (4, embedder.dimensions)
+    assert numpy.abs(numpy.linalg.norm(together, axis=1) - 1).max() < 1e-5
+    assert numpy.abs(together - numpy.concatenate([embedder.passages([each]) for each in TEXTS])).max() < 1e-6
+    assert embedder.passages([]).shape == (0, embedder.dimensions)
+
+
+def test_tokens_are_counted_where_they_start() -> None:
+    """Counting by places agrees with counting, also beyond the part that is counted at once."""
+    tokens = Tokens(config.Settings())
+    text = "Unbelievably long handbooks, page after page.\n" * 4000
+    starts = tokens.starts(text)
+    assert len(starts) == tokens.count(text) and starts == sorted(starts)
+    assert tokens.count("") == 0 and tokens.starts("") == []
+
+
+def test_the_name_says_model_and_weights() -> None:
+    """An index built with other weights is refused by this name."""
+    assert embedder_name(config.Settings()) == "all-MiniLM-L6-v2:53aa5117"
+
+
+def test_a_folder_without_weights_is_said_to_be_missing(tmp_path: Path) -> None:
+    """With the setting that names it, and never a look at the network."""
+    with pytest.raises(ModelMissing, match=r"model\.safetensors"):
+        Embedder(config.Settings(embedder=str(tmp_path)))
+
+
+def test_the_cache_gives_back_what_it_was_given(tmp_path: Path) -> None:
+    """Bit for bit, also after it was closed; spacing does not make another text, another embedder does."""
+    cache = EmbeddingCache(tmp_path / "cache.sqlite")
+    keys = [cache.key(f"text {number}", "e:1") for number in range(1200)]
+    rows = numpy.random.default_rng(0).normal(size=(1200, 4)).astype(numpy.float32)
+    cache.put(dict(zip(keys, rows, strict=True)))
+    cache.close()
+    cache = EmbeddingCache(tmp_path / "cache.sqlite")
+    found = cache.get([*keys, cache.key("other", "e:1")])
+    assert len(found) == 1200 and all((found[key] == row).all() for key, row in zip(keys, rows, strict=True))
+    assert cache.known(keys) == set(keys)
+    assert cache.key("a  b\n", "e:1") == cache.key("a b", "e:1") != cache.key("a b", "e:2")
+    cache.forget(keys[:2])
+    assert cache.known(keys) == set(keys[2:])
+    cache.trim(set(keys[5:10]), 100)
+    assert cache.known(keys) == set(keys[5:10])
+    cache.close()
+
+
+def test_a_damaged_cache_costs_time_only(tmp_path: Path) -> None:
+    """It is made anew; nothing is lost but work."""
+    (tmp_path / "cache.sqlite").write_bytes(b"broken" * 1000)
+    cache = EmbeddingCache(tmp_path / "cache.sqlite")
+    assert cache.known([b"x"]) == set()
+    cache.close()

@@ -1,0 +1,69 @@
+"""Vectors: exact nearest passages, filtered inside the index, refused where damaged."""
+
+from pathlib import Path
+
+import numpy
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from errors import IndexDamaged
+from ingest.vectors import Floats, Vectors, load, save
+
+
+def unit(count: int, width: int = 8, seed: int = 0) -> Floats:
+    rows = numpy.random.default_rng(seed).normal(size=(count, width)).astype(numpy.float32)
+    return rows / numpy.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 30), st.integers(0, 40), st.sets(st.integers(0, 100)), st.booleans())
+def test_search_is_what_sorting_all_cosines_gives(count: int, keep: int, allowed: set[int], filtered: bool) -> None:
+    """With and without a filter; numbers that do not exist are no passages."""
+    rows, ids = unit(count), numpy.arange(count, dtype=numpy.int64) * 3
+    question = unit(1, seed=9)[0]
+    cosines = sorted(
+        ((int(number), float(row @ question)) for number, row in zip(ids, rows, strict=True)), key=lambda each: -each[1]
+    )
+    wanted = [number for number, _ in cosines if not filtered or number in allowed][:keep]
+    found = Vectors(ids, rows).search(question, keep, sorted(allowed) if filtered else None)
+    assert [number for number, _ in found] == wanted
+    assert all(abs(score - dict(cosines)[number]) < 1e-5 for number, score in found)
+
+
+def test_saved_vectors_are_the_same_when_loaded(tmp_path: Path) -> None:
+    """Without pickle, as plain arrays."""
+    rows, ids = unit(5), numpy.arange(5, dtype=numpy.int64)
+    save(tmp_path / "passages.npy", tmp_path / "vectors.npy", ids, rows)
+    read_ids, read_rows = load(tmp_path / "passages.npy", tmp_path / "vectors.npy")
+    assert (read_ids == ids).all() and (read_rows == rows).all()
+    opened = Vectors.open(tmp_path)
+    row = opened.vector(3)
+    assert row is not None and (row == rows[3]).all() and opened.vector(77) is None
+
+
+def test_equal_passages_come_in_order_of_their_numbers() -> None:
+    """The same question gives the same list every time."""
+    rows = numpy.repeat(unit(1), 4, axis=0)
+    assert [number for number, _ in Vectors(numpy.arange(4), rows).search(rows[0], 4)] == [0, 1, 2, 3]
+
+
+def test_vectors_that_are_not_of_length_one_are_refused() -> None:
+    """A cosine above 1 would beat every honest passage."""
+    with pytest.raises(IndexDamaged):
+        Vectors(numpy.arange(2), unit(2) * 3)
+
+
+def test_truncated_and_foreign_files_are_refused(tmp_path: Path) -> None:
+    """Pickled objects, half files and rows that do not pair are damage, not data."""
+    save(tmp_path / "passages.npy", tmp_path / "vectors.npy", numpy.arange(5), unit(5))
+    good = (tmp_path / "vectors.npy").read_bytes()
+    numpy.save(tmp_path / "vectors.npy", numpy.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(IndexDamaged):
+        Vectors.open(tmp_path)
+    (tmp_path / "vectors.npy").write_bytes(good[:-7])
+    with pytest.raises(IndexDamaged):
+        Vectors.open(tmp_path)
+    numpy.save(tmp_path / "vectors.npy", unit(4))
+    with pytest.raises(IndexDamaged):
+        Vectors.open(tmp_path)
