@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -137,6 +138,14 @@ def test_the_first_page_says_what_is_there_and_offers_questions(backend: Backend
     assert "How many days of leave do I have?" in labels(page)
     assert "Nothing leaves this machine" in texts(page)
     assert "Everyone who can open this page sees every document" in texts(page)
+
+
+def test_a_model_on_another_server_is_named(backend: Backend) -> None:
+    """"Nothing leaves this machine" stands only where it is true."""
+    backend.settings = dataclasses.replace(backend.settings, server_url="http://gpu.example:8000/v1")
+    page = open_chat(backend)
+    assert "Nothing leaves this machine" not in texts(page)
+    assert "Questions and the passages found for them go to gpu.example:8000." in texts(page)
 
 
 def test_without_documents_the_page_leads_to_the_library(tmp_path: Path) -> None:

@@ -185,6 +185,7 @@ def test_a_question_is_answered_with_footnotes_that_open_the_page(visitor: Visit
     picture = visitor.page.locator(".st-key-source img")
     picture.wait_for()
     visitor.page.wait_for_function("() => document.querySelector('.st-key-source img')?.naturalWidth > 0")
+    visitor.page.mouse.move(5, 5)
     visitor.picture("light-source-page")
     assert yellow(picture.screenshot()) > YELLOW_PIXELS
     visitor.page.keyboard.press("Escape")

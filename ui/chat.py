@@ -44,7 +44,7 @@ def page() -> None:
         question = st.chat_input(
             "The answer is being written" if running else "Ask your documents", key="question", max_chars=4000, disabled=running
         )
-        parts.show('<p class="fn-foot">Answers come from your documents only. Nothing leaves this machine.</p>')
+        parts.show(f'<p class="fn-foot">Answers come from your documents only. {parts.escape(parts.promise())}</p>')
     if question:
         ask(question, conversation, scope)
         st.rerun()

@@ -22,7 +22,7 @@ def main() -> None:
         conversations.sidebar(pages["chat"], on_chat=page == pages["chat"])
         parts.show(
             '<p class="fn-aside">Everyone who can open this page sees every document and conversation here. '
-            "Nothing leaves this machine.</p>"
+            f"{parts.escape(parts.promise())}</p>"
         )
     if backend.state == "ready":
         page.run()

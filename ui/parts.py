@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ParamSpec
+from urllib.parse import urlsplit
 
 import streamlit as st
 
@@ -101,6 +102,14 @@ def style() -> None:
         f" @media (prefers-color-scheme: dark) {{ :root {{ --fn-background: {dark}; }} }}"
     )
     st.html(f"<style>{variables}\n{_asset('style.css')}</style>")
+
+
+def promise() -> str:
+    """Where questions and documents go: nowhere, unless a language model on another server was set up."""
+    server = backend().settings.server_url
+    if not server:
+        return "Nothing leaves this machine."
+    return f"Questions and the passages found for them go to {urlsplit(server).netloc or server}."
 
 
 # notices
