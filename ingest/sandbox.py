@@ -212,8 +212,8 @@ class _Server:
         if "FOOTNOTE_OFFLINE_LOG" in os.environ:  # `selfcheck --offline` watches these processes too
             environment |= {name: os.environ.get(name, "") for name in ("FOOTNOTE_OFFLINE_LOG", "PYTHONPATH")}
         environment.update(
-            DO_NOT_TRACK="1", ORT_DISABLE_TELEMETRY="1", UNSTRUCTURED_DISABLE_NOTICE="1", HF_HUB_OFFLINE="1", TMPDIR=str(scratch), PYTHONDONTWRITEBYTECODE="1",
-            OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", PYTHONUTF8="1",
+            DO_NOT_TRACK="1", ORT_DISABLE_TELEMETRY="1", UNSTRUCTURED_DISABLE_NOTICE="1", HF_HUB_OFFLINE="1",
+            TMPDIR=str(scratch), PYTHONDONTWRITEBYTECODE="1", PYTHONUTF8="1", OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1",
         )  # fmt: skip
         self._process = subprocess.Popen(
             [sys.executable, "-m", "ingest.parse.server", str(theirs.fileno()), purpose, str(scratch)],
@@ -280,10 +280,10 @@ class _Child:
                 "path": str(file.absolute),
                 "name": file.path,
                 "settings": {
-                    "max_file_mb": settings.max_file_mb, "max_pages": settings.max_pages, "max_chars": settings.max_chars, "ocr": settings.ocr,
+                    name: getattr(settings, name) for name in ("max_file_mb", "max_pages", "max_chars", "ocr")
                 },
             }
-        )  # fmt: skip
+        )
 
     def render(self, path: Path, number: int, quotes: list[str], width: int) -> None:
         self._limit = RENDER_S

@@ -27,7 +27,9 @@ def parse(path: Path, name: str, settings: Settings, ask_time: Callable[[float],
     size = path.stat().st_size
     if size > settings.max_file_mb * 1_000_000:
         raise DocumentUnreadable(
-            "too_large", f"It is {size / 1e6:,.0f} MB; files up to {settings.max_file_mb} MB are read.", "Split it, or raise max_file_mb."
+            "too_large",
+            f"It is {size / 1e6:,.0f} MB; files up to {settings.max_file_mb} MB are read.",
+            "Split it, or raise max_file_mb.",
         )
     kind = detect(path, name)
     document = _read(kind, path, name, settings, ask_time)
@@ -83,7 +85,9 @@ def _read(kind: str, path: Path, name: str, settings: Settings, ask_time: Callab
     except MemoryError:
         raise DocumentUnreadable("out_of_memory", "It needs more memory than a file may take.", "Split it.") from None
     except (zipfile.BadZipFile, EOFError) as error:
-        raise DocumentUnreadable("damaged", f"The file is damaged ({error}).", "Open it in its program and save it again.") from None
+        raise DocumentUnreadable(
+            "damaged", f"The file is damaged ({error}).", "Open it in its program and save it again."
+        ) from None
     raise DocumentUnreadable("unsupported", f"Footnote does not read {kind} files.", "Save it as pdf.")
 
 
@@ -98,7 +102,9 @@ def _read_text(kind: str, path: Path) -> ParsedDocument:
         from ingest.parse.web import read_html
 
         page = read_markdown(decode(data)) if kind == "md" else read_html(decode(data, declared=True))
-        warnings = (f"{page.hidden} hidden {'element was' if page.hidden == 1 else 'elements were'} left out",) if page.hidden else ()
+        warnings = (
+            (f"{page.hidden} hidden {'element was' if page.hidden == 1 else 'elements were'} left out",) if page.hidden else ()
+        )
         return ParsedDocument(kind, page.title, (lay_out(page.blocks),), page.date, page.authors, warnings)
     if kind == "xml":
         blocks = plain.read_xml(data)
@@ -149,7 +155,9 @@ def _limited(document: ParsedDocument, settings: Settings) -> ParsedDocument:
             break
         pages.append(page)
         left -= len(page.text)
-    whole = len(pages) == len(document.pages) and sum(len(page.text) for page in pages) == sum(len(page.text) for page in document.pages)
+    whole = len(pages) == len(document.pages) and sum(len(page.text) for page in pages) == sum(
+        len(page.text) for page in document.pages
+    )
     if whole:
         return document
     warning = f"only the first {settings.max_chars:,} characters on {settings.max_pages:,} pages were kept"

@@ -49,7 +49,7 @@ def decode(data: bytes, declared: bool = False) -> str:
 
 
 def utf16_without_mark(data: bytes) -> str:
-    """"utf-16-le" or "utf-16-be" where every other byte of the beginning is mostly zero, else ""."""
+    """ "utf-16-le" or "utf-16-be" where every other byte of the beginning is mostly zero, else ""."""
     sample = data[:2000]
     half = len(sample) // 2
     if half < 4:

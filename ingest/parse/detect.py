@@ -72,7 +72,7 @@ def detect(path: Path, name: str) -> str:
         return "rtf"
     if b"%PDF-" in head[:1024]:
         return "pdf"
-    for magic, kind in IMAGES.items():
+    for magic in IMAGES:
         if head.startswith(magic) and (magic != b"BM" or head[6:10] == b"\0\0\0\0"):
             return "image"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
@@ -81,7 +81,9 @@ def detect(path: Path, name: str) -> str:
         if head.startswith(magic):
             raise DocumentUnreadable("unsupported", f"This is a {kind} archive.", "Unpack it and put the files in the folder.")
     if head.startswith(b"x\x9f\x3e\x22"):
-        raise DocumentUnreadable("unsupported", "This is a winmail.dat (TNEF) container.", "Open it in Outlook and save the message.")
+        raise DocumentUnreadable(
+            "unsupported", "This is a winmail.dat (TNEF) container.", "Open it in Outlook and save the message."
+        )
     return _text_kind(head, name)
 
 
@@ -181,9 +183,10 @@ def _zip_content(archive: zipfile.ZipFile, names: set[str]) -> str:
             return "epub"
         for ending, kind in (("text", "odt"), ("spreadsheet", "ods"), ("presentation", "odp")):
             if mime.startswith(f"application/vnd.oasis.opendocument.{ending}"):
-                if "META-INF/manifest.xml" in names and archive.getinfo("META-INF/manifest.xml").file_size < 5_000_000:
-                    if b"encryption-data" in archive.read("META-INF/manifest.xml"):
-                        raise DocumentUnreadable("encrypted", "The file is locked with a password.", "Save it without a password.")
+                manifest = "META-INF/manifest.xml"
+                small = manifest in names and archive.getinfo(manifest).file_size < 5_000_000
+                if small and b"encryption-data" in archive.read(manifest):
+                    raise DocumentUnreadable("encrypted", "The file is locked with a password.", "Save it without a password.")
                 return kind
     lowered = {each.lower().replace("\\", "/").lstrip("/") for each in names}
     if any(each.startswith("word/") and each.endswith(".xml") for each in lowered):
@@ -226,7 +229,7 @@ def _ole_kind(path: Path) -> str:
                 return "ppt"
     except DocumentUnreadable:
         raise
-    except Exception as error:  # olefile raises whatever a mangled structure makes it raise
+    except Exception as error:  # noqa: BLE001 - olefile raises whatever a mangled structure makes it raise
         raise DocumentUnreadable(
             "damaged", f"The file is a damaged Office 97 container ({type(error).__name__}).", "Open it and save it again."
         ) from None

@@ -51,7 +51,7 @@ def preload_unstructured() -> None:
 
 
 def paragraph_kind(paragraph: str) -> str:
-    """"title", "item" or "prose": what `unstructured` takes a paragraph of plain text for."""
+    """ "title", "item" or "prose": what `unstructured` takes a paragraph of plain text for."""
     category = _unstructured().element_from_text(paragraph).category
     return {"Title": "title", "ListItem": "item"}.get(category, "prose")
 
@@ -82,10 +82,17 @@ def outlook_message(path: Path) -> OutlookMessage:
         if clean_line(headers.get(name.lower(), "")):
             people[name] = clean_line(headers[name.lower()]).replace('"', "")
     if "To" not in people:
-        names = [f"{each.name} <{each.email_address}>" if each.name != each.email_address else each.name for each in message.recipients]
+        names = [
+            f"{each.name} <{each.email_address}>" if each.name != each.email_address else each.name for each in message.recipients
+        ]
         if names:
             people["To"] = clean_line(", ".join(names))
     attachments = [clean_line(each.file_name or "(unnamed)")[:200] for each in message.attachments]
     return OutlookMessage(
-        clean_line(message.subject or ""), people, iso_date(message.sent_date), message.body or "", message.html_body or "", attachments
+        clean_line(message.subject or ""),
+        people,
+        iso_date(message.sent_date),
+        message.body or "",
+        message.html_body or "",
+        attachments,
     )

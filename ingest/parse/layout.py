@@ -102,11 +102,13 @@ def likely_header(rows: Sequence[Sequence[str]]) -> bool:
         return False
     first = [clean_line(cell) for cell in rows[0]]
     filled = [cell for cell in first if cell]
-    return len(filled) >= max(2, len(first) - 1) and not any(cell[:1].isdigit() and not cell.isalpha() and len(cell) > 4 for cell in filled)
+    return len(filled) >= max(2, len(first) - 1) and not any(
+        cell[:1].isdigit() and not cell.isalpha() and len(cell) > 4 for cell in filled
+    )
 
 
 def spread(cells: Sequence[tuple[str, int]]) -> list[str]:
-    """A row of (text, columns it covers) with wide cells repeated, so that each column keeps its name; alone in its row, a cell is not."""
+    """A row of (text, columns it covers) with wide cells repeated, so that columns keep their names; a cell alone is not."""
     row: list[str] = []
     for text, width in cells:
         row.append(text)

@@ -25,7 +25,10 @@ def convert(path: Path, kind: str) -> Path:
     copy = folder / f"document.{kind}"
     shutil.copyfile(path, copy)
     subprocess.run(
-        [program, f"-env:UserInstallation=file://{folder}/profile", "--headless", "--norestore", "--convert-to", modern, "--outdir", str(folder), str(copy)],
+        [
+            program, f"-env:UserInstallation=file://{folder}/profile", "--headless", "--norestore", "--convert-to", modern,
+            "--outdir", str(folder), str(copy),
+        ],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=TIMEOUT_S,

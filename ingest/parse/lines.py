@@ -17,9 +17,13 @@ SOFT_HYPHEN = "\u00ad"  # ends a run whose word goes on in the next line
 BULLETS = "•‣▪▫●○◦■□➢➤►▸✓✔❖◆∙⁃–—*·o-"
 _BULLET = re.compile(r"^[•‣▪▫●○◦■□➢➤►▸✓✔❖◆∙⁃]\s*|^[–—*·o-]\s+(?=\S)")
 _NUMBERED = re.compile(r"^\(?(?:[0-9]{1,3}|[a-zA-Z]|[ivxIVX]{1,5})[.)](?:\s+|$)")
-_LABEL_ONLY = re.compile(r"^(?:[•‣▪▫●○◦■□➢➤►▸✓✔❖◆∙⁃–—*·o-]|\(?(?:[0-9]{1,3}|[a-zA-Z]|[ivxIVX]{1,5})[.)]|[0-9]{1,2}(?:\.[0-9]{1,2})+)$")
+_LABEL_ONLY = re.compile(
+    r"^(?:[•‣▪▫●○◦■□➢➤►▸✓✔❖◆∙⁃–—*·o-]|\(?(?:[0-9]{1,3}|[a-zA-Z]|[ivxIVX]{1,5})[.)]|[0-9]{1,2}(?:\.[0-9]{1,2})+)$"
+)
 _LEADERS = re.compile(r"(?:\s?[.·…_]){5,}")
-_NUMERIC = re.compile(r"^[(\[]?[-–—−+]?\s?[$€£¥]?\s?[(]?[-–—−]?[0-9][0-9.,' ]*\)?\s?(?:%|x|bps|pts)?\)?[*†]?$|^[-–—]+$|^N/?[AM]$", re.I)
+_NUMERIC = re.compile(
+    r"^[(\[]?[-–—−+]?\s?[$€£¥]?\s?[(]?[-–—−]?[0-9][0-9.,' ]*\)?\s?(?:%|x|bps|pts)?\)?[*†]?$|^[-–—]+$|^N/?[AM]$", re.I
+)
 _YEAR = re.compile(r"^(?:19|20)[0-9]{2}[A-Z]?$")
 _WORD = re.compile(r"[^\W\d_]+")
 
@@ -125,9 +129,9 @@ def look_of(pages: Iterable[Sequence[Run]], outline: dict[str, int]) -> Look:
     body = heights.most_common(1)[0][0]
     sizes = sorted((size for size in large if size >= body * 1.12 + 0.01), reverse=True)
     levels: list[float] = []
-    for size in sizes:  # sizes that differ by rounding are one level
-        if not levels or size < levels[-1] * 0.94:
-            levels.append(size)
+    for height in sizes:  # heights that differ by rounding are one level
+        if not levels or height < levels[-1] * 0.94:
+            levels.append(height)
     return Look(body, tuple(levels[:5]), outline, frozenset(hyphenated), bold > 0.6 * total)
 
 
@@ -318,7 +322,9 @@ def rule_tables(runs: list[Run], rules: Rules, look: Look | None = None) -> list
         inside = [
             run
             for run in runs
-            if run.table is None and xs[0] - TOUCH < (run.x0 + run.x1) / 2 < xs[-1] + TOUCH and ys[0] - TOUCH < (run.top + run.bottom) / 2 < ys[-1] + TOUCH
+            if run.table is None
+            and xs[0] - TOUCH < (run.x0 + run.x1) / 2 < xs[-1] + TOUCH
+            and ys[0] - TOUCH < (run.top + run.bottom) / 2 < ys[-1] + TOUCH
         ]
         table = _grid_table(inside, xs, ys, across, down, hyphenated)
         if table is None:
@@ -396,9 +402,13 @@ def _grid_table(
         y = (ys[row] + ys[row + 1]) / 2
         for column in range(width):
             x = (xs[column] + xs[column + 1]) / 2
-            if column + 1 < width and not any(abs(place - xs[column + 1]) <= TOUCH and y0 - TOUCH <= y <= y1 + TOUCH for place, y0, y1 in down):
+            if column + 1 < width and not any(
+                abs(place - xs[column + 1]) <= TOUCH and y0 - TOUCH <= y <= y1 + TOUCH for place, y0, y1 in down
+            ):
                 parent[root(row * width + column + 1)] = root(row * width + column)
-            if row + 1 < height and not any(abs(place - ys[row + 1]) <= TOUCH and x0 - TOUCH <= x <= x1 + TOUCH for x0, x1, place in across):
+            if row + 1 < height and not any(
+                abs(place - ys[row + 1]) <= TOUCH and x0 - TOUCH <= x <= x1 + TOUCH for x0, x1, place in across
+            ):
                 parent[root((row + 1) * width + column)] = root(row * width + column)
     cells: dict[int, list[Run]] = {}
     for run in runs:
@@ -427,7 +437,11 @@ def _grid_row(roots: Sequence[int], lines: dict[int, list[Line]], hyphenated: fr
     """One row of cells, or several where the rules leave out the divisions between rows that are plainly set."""
     counts = [len(lines[each]) for each in dict.fromkeys(roots) if each in lines]
     if len(set(roots)) > 1:
-        if len(counts) >= 2 and min(counts) == max(counts) >= 3 and _level([lines[each] for each in dict.fromkeys(roots) if each in lines]):
+        if (
+            len(counts) >= 2
+            and min(counts) == max(counts) >= 3
+            and _level([lines[each] for each in dict.fromkeys(roots) if each in lines])
+        ):
             return [[lines[each][index].text if each in lines else "" for each in roots] for index in range(counts[0])]
         return [[join_lines([line.text for line in lines.get(each, ())], hyphenated) for each in roots]]
     return [[join_lines([line.text for line in lines.get(roots[0], ())], hyphenated), *[""] * (len(roots) - 1)]]
@@ -489,7 +503,12 @@ def _table_end(lines: Sequence[Line], start: int) -> int:
     many = sum(len(line.runs) >= 2 for line in lines[start:end])
     if many < 2:
         return 0
-    while end < len(lines) and len(lines[end].runs) == 1 and lines[end].runs[0].table is None and not _crosses(lines[end], lines[start:end]):
+    while (
+        end < len(lines)
+        and len(lines[end].runs) == 1
+        and lines[end].runs[0].table is None
+        and not _crosses(lines[end], lines[start:end])
+    ):
         line, above = lines[end], lines[end - 1]
         if line.top - above.bottom > 0.3 * line.height or line.x0 < lines[start].x0 + 2 * line.height:
             break
@@ -522,7 +541,9 @@ def _table(lines: Sequence[Line]) -> Block | None:
                 touched = [min(range(len(columns)), key=lambda i: abs(centre - sum(columns[i]) / 2))]
             column = touched[0]
             text = _LEADERS.sub(" …", run.text)
-            cells[column] = f"{cells[column]} {text}".strip() if not cells[column].endswith(SOFT_HYPHEN) else cells[column][:-1] + text
+            cells[column] = (
+                f"{cells[column]} {text}".strip() if not cells[column].endswith(SOFT_HYPHEN) else cells[column][:-1] + text
+            )
             span.append((touched[0], touched[-1], text))
         rows.append([cell.rstrip(SOFT_HYPHEN) for cell in cells])
         spans.append(span)
@@ -565,22 +586,19 @@ def _columns(lines: Sequence[Line]) -> list[tuple[float, float]]:
     return columns
 
 
-def _fold(
-    rows: list[list[str]], spans: list[list[tuple[int, int, str]]], lines: Sequence[Line]
-) -> tuple[list[list[str]], bool]:
+def _fold(rows: list[list[str]], spans: list[list[tuple[int, int, str]]], lines: Sequence[Line]) -> tuple[list[list[str]], bool]:
     """Rows with stacked header lines made one and wrapped cells put back together."""
     first = next((i for i, row in enumerate(rows) if any(_is_number(cell) for cell in row)), len(rows))
     heads = first if first <= 5 and first < len(rows) else 0
     folded: list[list[str]] = []
     if heads:
         head = [""] * len(rows[0])
-        for row in range(heads):
-            for start, end, text in spans[row]:
+        for span in spans[:heads]:
+            for start, end, text in span:
                 for column in range(start, end + 1):
                     head[column] = f"{head[column]} {text}".strip()
         folded.append([cell.replace(SOFT_HYPHEN, "") for cell in head])
-    for index in range(heads, len(rows)):
-        row = rows[index]
+    for index, row in enumerate(rows[heads:], heads):
         if folded and len(folded) > bool(heads):
             last = folded[-1]
             gap = lines[index].top - lines[index - 1].bottom
@@ -625,10 +643,10 @@ def _paragraphs(lines: Sequence[Line], look: Look) -> list[Block]:
 def _starts_anew(group: Sequence[Line], line: Line, close: float, left: float, right: float) -> bool:
     last = group[-1]
     height = max(last.height, 1.0)
-    if abs(line.height - last.height) > 0.13 * height or line.bold != last.bold:
-        # A line wholly bold beside a mixed one is emphasis, unless the line before ended its sentence or is short.
-        if abs(line.height - last.height) > 0.13 * height or last.x1 < right - 3 * height or _ends(last.text):
-            return True
+    if abs(line.height - last.height) > 0.13 * height:
+        return True
+    if line.bold != last.bold and (last.x1 < right - 3 * height or _ends(last.text)):
+        return True  # otherwise a line wholly bold beside a mixed one is emphasis
     gap = line.top - last.bottom
     if gap > max(close, 0.0) + 0.4 * height or gap < -0.7 * height - abs(close):
         return True
@@ -694,9 +712,7 @@ def join_lines(lines: Sequence[str], hyphenated: frozenset[str] = frozenset()) -
     for line in lines:
         if not out:
             out = line
-        elif out.endswith(SOFT_HYPHEN):
-            out = _mend(out[:-1], line, hyphenated)
-        elif out.endswith(("-", "\u2010")) and len(out) > 1 and out[-2].isalpha() and line[:1].islower():
+        elif out.endswith(SOFT_HYPHEN) or (re.search("[^\\W\\d_][-\u2010]$", out) and line[:1].islower()):
             out = _mend(out[:-1], line, hyphenated)
         elif _is_wide(out[-1:]) and _is_wide(line[:1]):
             out += line  # Chinese and Japanese put no space between lines

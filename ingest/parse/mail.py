@@ -67,9 +67,11 @@ def read_msg(path: Path) -> ParsedDocument:
 
     try:
         found = outlook_message(path)
-    except Exception as error:  # a compound file can be broken in any way
+    except Exception as error:  # noqa: BLE001 - a compound file can be broken in any way
         raise DocumentUnreadable(
-            "damaged", f"The file is not a whole Outlook message ({type(error).__name__}).", "Open it in Outlook and save it again."
+            "damaged",
+            f"The file is not a whole Outlook message ({type(error).__name__}).",
+            "Open it in Outlook and save it again.",
         ) from None
     mail = _Mail(found.subject, found.people, found.date, [], found.attachments)
     mail.body = _html_blocks(found.html) if found.html and not found.text else read_text(found.text, titles=False)
@@ -95,8 +97,12 @@ def _document(kind: str, mails: Sequence[_Mail]) -> ParsedDocument:
             "Save its attachments into the folder." if attachments else "Leave it out.",
         )
     first = mails[0]
-    people = tuple(dict.fromkeys(person for mail in mails for name in ("From", "To", "Cc") for person in _split(mail.people.get(name, ""))))
-    return ParsedDocument(kind, first.subject if len(mails) == 1 else "", (lay_out(blocks),), first.date, people[:200], tuple(warnings))
+    people = tuple(
+        dict.fromkeys(person for mail in mails for name in ("From", "To", "Cc") for person in _split(mail.people.get(name, "")))
+    )
+    return ParsedDocument(
+        kind, first.subject if len(mails) == 1 else "", (lay_out(blocks),), first.date, people[:200], tuple(warnings)
+    )
 
 
 def _names(mail: _Mail) -> Iterator[str]:
@@ -118,7 +124,7 @@ def _mail_blocks(mail: _Mail, level: int) -> Iterator[Block]:
 
 
 def _split(people: str) -> list[str]:
-    """"Anna <a@x>, Bo <b@x>" as single people."""
+    """ "Anna <a@x>, Bo <b@x>" as single people."""
     return [part.strip() for part in re.split(r",\s+(?=[^,]*@)|;\s*", people) if part.strip()]
 
 
@@ -128,7 +134,9 @@ def _read(data: bytes, depth: int) -> _Mail:
 
 def _from_message(message: email.message.Message, depth: int) -> _Mail:
     if message.get_content_type() in ("multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"):
-        raise DocumentUnreadable("encrypted", "The message is encrypted.", "Open it in the mail program and save it without encryption.")
+        raise DocumentUnreadable(
+            "encrypted", "The message is encrypted.", "Open it in the mail program and save it without encryption."
+        )
     mail = _Mail(_header(message, "Subject"))
     for name in ("From", "To", "Cc"):
         value = _header(message, name)
@@ -142,7 +150,7 @@ def _from_message(message: email.message.Message, depth: int) -> _Mail:
         name = _file_name(part)
         if kind == "message/rfc822" and depth < MAX_DEPTH:
             inner = part.get_payload()
-            if isinstance(inner, list) and inner:
+            if isinstance(inner, list) and inner and isinstance(inner[0], email.message.Message):
                 mail.inside.append(_from_message(inner[0], depth + 1))
             continue
         attached = part.get_content_disposition() == "attachment" or (name and kind not in ("text/plain", "text/html"))
@@ -248,7 +256,8 @@ def _header(message: email.message.Message, name: str) -> str:
         return ""
     if raw is None:
         return ""
-    text = str(raw) if not isinstance(raw, email.header.Header) else _undeclared(raw)
+    header: Any = raw  # a Header where the raw bytes are not ASCII, whatever the types say
+    text = _undeclared(header) if isinstance(header, email.header.Header) else str(header)
     parts: list[str] = []
     try:
         pieces = email.header.decode_header(text)
@@ -265,9 +274,12 @@ def _header(message: email.message.Message, name: str) -> str:
     return clean_line("".join(parts))
 
 
-def _undeclared(header: email.header.Header) -> str:
+def _undeclared(header: Any) -> str:
     """Raw bytes in a header: read as the encoding they look like."""
-    data = b"".join(str(piece).encode("ascii", "surrogateescape") if isinstance(piece, str) else piece for piece, _ in email.header.decode_header(header))
+    data = b"".join(
+        str(piece).encode("ascii", "surrogateescape") if isinstance(piece, str) else piece
+        for piece, _ in email.header.decode_header(header)
+    )
     return decode(data)
 
 

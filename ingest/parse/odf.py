@@ -78,7 +78,17 @@ class _Reader:
                 yield from self._list(each, attribute(each, "style-name"), 1, depth)
             elif name == "table":
                 yield from self._table(each, depth)
-            elif name in ("section", "index-body", "table-of-content", "text-box", "frame", "custom-shape", "g", "bibliography", "illustration-index"):
+            elif name in (
+                "section",
+                "index-body",
+                "table-of-content",
+                "text-box",
+                "frame",
+                "custom-shape",
+                "g",
+                "bibliography",
+                "illustration-index",
+            ):
                 yield from self.blocks(each, depth + 1)
             elif name == "object":
                 yield from self._object(each)
@@ -206,7 +216,10 @@ class _Reader:
             kind = attribute(each, "class")
             if local(each) == "notes":
                 said = " ".join(
-                    filter(None, (self.flat(_alone(frame)) for frame in each if attribute(frame, "class") not in ("page", *_FURNITURE)))
+                    filter(
+                        None,
+                        (self.flat(_alone(frame)) for frame in each if attribute(frame, "class") not in ("page", *_FURNITURE)),
+                    )
                 )
                 if said:
                     notes.append(Block("paragraph", f"Notes: {said}"))

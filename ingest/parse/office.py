@@ -28,14 +28,14 @@ _TEMPLATE_DATE = "2013-12-23"  # creation date inside python-docx's default temp
 def local(element: etree._Element) -> str:
     """The element's name without its namespace; "" for comments and instructions."""
     tag = element.tag
-    return tag.rpartition("}")[2] if isinstance(tag, str) else ""
+    return str(tag.rpartition("}")[2]) if isinstance(tag, str) else ""
 
 
 def attribute(element: etree._Element, name: str) -> str:
     """The attribute `name` whatever its namespace, "" where it is absent."""
     value = element.get(name)
     if value is not None:
-        return value
+        return str(value)
     for key, each in element.attrib.items():
         if str(key).rpartition("}")[2] == name:
             return str(each)
@@ -113,7 +113,13 @@ class Container:
         entry = self._names.get(name.lower())
         if entry is None:
             return
-        options: dict[str, Any] = {"events": ("end",), "resolve_entities": False, "no_network": True, "load_dtd": False, "recover": True}
+        options: dict[str, Any] = {
+            "events": ("end",),
+            "resolve_entities": False,
+            "no_network": True,
+            "load_dtd": False,
+            "recover": True,
+        }
         try:
             with self._zip.open(entry) as file:
                 for _, element in etree.iterparse(file, tag=[f"{{*}}{each}" for each in wanted], remove_comments=True, **options):
@@ -222,7 +228,9 @@ def _group(element: etree._Element | None) -> str:
 
 def chart_rows(tree: etree._Element) -> list[list[str]]:
     """A chart's cached numbers as a table: categories down, series across."""
-    header, columns, names = [""], [], []
+    header: list[str] = [""]
+    columns: list[list[str]] = []
+    names: list[str] = []
     for series in tree.iter():
         if local(series) != "ser":
             continue

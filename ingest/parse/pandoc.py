@@ -34,7 +34,19 @@ def read_with_pandoc(path: Path, kind: str, data: bytes | None = None) -> WebPag
     program = pandoc_path()
     if not program:
         raise DocumentUnreadable("unsupported", f"Reading {kind} needs pandoc.", "pip install pypandoc-binary")
-    command = [program, "+RTS", HEAP, "-RTS", f"--from={kind}", "--to=html", "--sandbox", "--standalone", "--wrap=none", "--quiet", "--mathjax"]
+    command = [
+        program,
+        "+RTS",
+        HEAP,
+        "-RTS",
+        f"--from={kind}",
+        "--to=html",
+        "--sandbox",
+        "--standalone",
+        "--wrap=none",
+        "--quiet",
+        "--mathjax",
+    ]
     done = subprocess.run(
         command if data is not None else [*command, str(path.resolve())],
         input=data,
@@ -47,5 +59,7 @@ def read_with_pandoc(path: Path, kind: str, data: bytes | None = None) -> WebPag
         raise DocumentUnreadable("out_of_memory", "It needs more memory than a file may take.", "Split it.")
     if done.returncode != 0:
         reason = " ".join(done.stderr.decode("utf-8", "replace").replace(str(path.resolve()), "the file").split())[:150]
-        raise DocumentUnreadable("damaged", f"The file is not readable {kind} ({reason}).", "Open it in its program and save it again.")
+        raise DocumentUnreadable(
+            "damaged", f"The file is not readable {kind} ({reason}).", "Open it in its program and save it again."
+        )
     return read_html(done.stdout.decode("utf-8", "replace"))

@@ -18,6 +18,7 @@ import pypdf
 import pypdf.errors
 import pypdfium2
 import pypdfium2.raw as pdfium
+from pypdf.generic import DictionaryObject
 
 from config import Settings
 from errors import DocumentUnreadable
@@ -52,14 +53,29 @@ MAX_OBJECTS = 6000  # of one page; more is a drawing, and looking at each costs 
 FIGURE_GAP = 0.5  # gap between two figures, in text heights, that divides columns of numbers set tight
 ZONE = 0.13  # share of the page height in which running headers and footers stand
 REPEATS = 3  # pages that must share a line at one place before it is a running header
-_SYMBOL_BULLETS = {0xF0B7: "•", 0xF0A7: "▪", 0xF0D8: "➢", 0xF0FC: "✓", 0xF076: "❖", 0xF0A8: "▪", 0xF06C: "●", 0xF06E: "■", 0xF071: "□"}
+_SYMBOL_BULLETS = {
+    0xF0B7: "•",
+    0xF0A7: "▪",
+    0xF0D8: "➢",
+    0xF0FC: "✓",
+    0xF076: "❖",
+    0xF0A8: "▪",
+    0xF06C: "●",
+    0xF06E: "■",
+    0xF071: "□",
+}
 _TOKEN = re.compile("[^\\s\ufffe\x02\u00ad]+")
 _CUTS = "\ufffe\x02\u00ad"  # how pdfium marks a word that goes on in the next line
 _FIGURE = re.compile(r"^[($€£-]*\d[\d.,]*[)%]*$")
+_PAGE_NUMBER = re.compile(r"(?:page )?[-–—|\s]*#[-–—|\s]*(?:(?:of|/) ?#)?")
 _LAM_ALEF = re.compile("[آأإا]ل")
 _SCRIPT_CHANGE = re.compile("(?<=[\u0621-\u064a\u0671-\u06d3])(?=[A-Za-z])|(?<=[A-Za-z])(?=[\u0621-\u064a\u0671-\u06d3])")
 _BOLD = re.compile(r"bold|black|heavy|semibold|demi", re.I)
-_POOR_TITLE = re.compile(r"^(microsoft (word|powerpoint|excel)|untitled|slide ?1|document ?\d*|powerpoint presentation|presentation)\b|\.(docx?|pdf|xlsx?|pptx?|indd|tex|rtf|qxd)$", re.I)
+_POOR_TITLE = re.compile(
+    r"^(microsoft (word|powerpoint|excel)|untitled|slide ?1|document ?\d*|powerpoint presentation|presentation)\b"
+    r"|\.(docx?|pdf|xlsx?|pptx?|indd|tex|rtf|qxd|od[tps])$",
+    re.I,
+)
 
 
 # From page space (left, bottom, right, top; y upwards) to display space (x0, top, x1, bottom; y downwards).
@@ -124,7 +140,7 @@ def _read(
         runs.append(found)
         page.close()
         if chars > settings.max_chars:
-            warnings.append(f"only the first {number + 1:,} of {total:,} pages were read: the text is longer than {settings.max_chars:,} characters")
+            warnings.append(f"only the first {number + 1:,} of {total:,} pages were read: over {settings.max_chars:,} characters")
             break
     if broken:
         warnings.append(f"{_pages(broken)} could not be read: damaged")
@@ -159,7 +175,11 @@ def _refuse(total: int, scans: Sequence[int], broken: int) -> None:
     if broken and broken == total:
         raise DocumentUnreadable("damaged", "None of its pages can be read.", "Open it and print it to a new PDF.")
     if scans:
-        cure = "Run it through OCR and add the result." if ocr_available() else "Install rapidocr-onnxruntime, or run it through OCR."
+        cure = (
+            "Run it through OCR and add the result."
+            if ocr_available()
+            else "Install rapidocr-onnxruntime, or run it through OCR."
+        )
         raise DocumentUnreadable("scanned", "Its pages are pictures and no text was recognised in them.", cure)
     raise DocumentUnreadable("empty", "Its pages hold no text.", "Leave it out, or replace it.")
 
@@ -183,7 +203,9 @@ def page_runs(page: pypdfium2.PdfPage) -> list[Run]:
     for word in words:
         word.x0, word.top, word.x1, word.bottom = place(word.x0, word.bottom, word.x1, word.top)
     wide, high = page.get_size()
-    words = [word for word in words if -wide < word.x0 < 2 * wide and -high < word.top < 2 * high and word.bottom - word.top < high]
+    words = [
+        word for word in words if -wide < word.x0 < 2 * wide and -high < word.top < 2 * high and word.bottom - word.top < high
+    ]
     runs = _runs(words)
     if sum(1 for line in lines_of(runs) if len(line.runs) > 1) < 2:
         return runs
@@ -207,7 +229,12 @@ def page_text(textpage: pypdfium2.PdfTextpage) -> str:
         for match in _LAM_ALEF.finditer(text):
             at = match.start()
             # One glyph stands for both letters, and pdfium has turned them round with the line.
-            if box_of(textpage.raw, at, one) and box_of(textpage.raw, at + 1, two) and one.left == two.left and one.right == two.right:
+            if (
+                box_of(textpage.raw, at, one)
+                and box_of(textpage.raw, at + 1, two)
+                and one.left == two.left
+                and one.right == two.right
+            ):
                 chars[at], chars[at + 1] = chars[at + 1], chars[at]
         text = "".join(chars)
     return text
@@ -377,17 +404,20 @@ def _runs(words: Sequence[_Word], dividers: Sequence[tuple[float, float, float]]
             limit = height if height < tall else tall
             apart = word.top + word.bottom - top - bottom
             level = -0.8 * tall < apart < 0.8 * tall or -0.8 * height < apart < 0.8 * height
-            if level and (
-                (-0.5 * limit < gap < COLUMN_GAP * limit and not (gap > FIGURE_GAP * limit and _FIGURE.match(word.text) and _FIGURE.match(parts[-1])))
-                or (gap < 0 and -COLUMN_GAP * limit < word.x1 - x0 < 0.5 * limit and _reads_left(word, parts))
-            ):
-                if not dividers or not any(x1 - 1 <= x <= word.x0 + 1 and y0 <= (top + bottom) / 2 <= y1 for x, y0, y1 in dividers):
-                    parts.append(word.text)
-                    x0, x1 = min(x0, word.x0), max(x1, word.x1)
-                    top, bottom = min(top, word.top), max(bottom, word.bottom)
-                    bold = bold and word.bold
-                    cut = word.cut
-                    continue
+            near = -0.5 * limit < gap < COLUMN_GAP * limit
+            if near and gap > FIGURE_GAP * limit and _FIGURE.match(word.text) and _FIGURE.match(parts[-1]):
+                near = False
+            if not near and -COLUMN_GAP * limit < word.x1 - x0 < 0.5 * limit and gap < 0:
+                near = _reads_left(word, parts)
+            if near and level and dividers:
+                near = not any(x1 - 1 <= x <= word.x0 + 1 and y0 <= (top + bottom) / 2 <= y1 for x, y0, y1 in dividers)
+            if near and level:
+                parts.append(word.text)
+                x0, x1 = min(x0, word.x0), max(x1, word.x1)
+                top, bottom = min(top, word.top), max(bottom, word.bottom)
+                bold = bold and word.bold
+                cut = word.cut
+                continue
         if parts:
             runs.append(_run(x0, top, x1, bottom, parts, cut, bold, len(runs)))
         parts = [word.text]
@@ -467,18 +497,18 @@ def _running_lines(runs: Sequence[Sequence[Run]], sizes: Sequence[tuple[float, f
             for zone, is_top in ((top, True), (foot, False)):
                 lines = lines_of(list(zone))
                 for line in lines[:4] if is_top else lines[-4:]:
-                    key = re.sub(r"\d+|\b[ivxlc]+\b", "#", line.text.lower())[:80]
-                    mine.append(((key, round(line.top / 6), is_top), line))
+                    said = re.sub(r"\d+|\b[ivxlc]+\b", "#", line.text.lower())[:80]
+                    mine.append(((said, round(line.top / 6), is_top), line))
         candidates.append(mine)
-        for key, _ in mine:
+        for (said, height_at, at_top), _ in mine:
             for near in (-1, 0, 1):
-                seen[(key[0], key[1] + near, key[2])] += 1
+                seen[(said, height_at + near, at_top)] += 1
     dropped: list[set[int]] = []
     for number, mine in enumerate(candidates):
         orders: set[int] = set()
-        for key, line in mine:
-            need = 2 if re.fullmatch(r"(?:page )?[-–—|\s]*#[-–—|\s]*(?:(?:of|/) ?#)?", key[0]) else REPEATS
-            if seen[key] >= need:
+        for mark, line in mine:
+            need = 2 if _PAGE_NUMBER.fullmatch(mark[0]) else REPEATS
+            if seen[mark] >= need:
                 orders.update(_orders(line, runs[number]))
         dropped.append(orders)
     return dropped
@@ -486,7 +516,11 @@ def _running_lines(runs: Sequence[Sequence[Run]], sizes: Sequence[tuple[float, f
 
 def _orders(line: Line, runs: Sequence[Run]) -> set[int]:
     """The runs of the page that make up `line` (some may have been joined)."""
-    return {run.order for run in runs if run.top >= line.top - 0.5 and run.bottom <= line.bottom + 0.5 and run.x0 >= line.x0 - 0.5 and run.x1 <= line.x1 + 0.5}
+    return {
+        run.order
+        for run in runs
+        if run.top >= line.top - 0.5 and run.bottom <= line.bottom + 0.5 and run.x0 >= line.x0 - 0.5 and run.x1 <= line.x1 + 0.5
+    }
 
 
 def _without(runs: Sequence[Run], orders: set[int]) -> list[Run]:
@@ -511,7 +545,7 @@ def _facts(path: Path, document: pypdfium2.PdfDocument, warnings: list[str]) -> 
             )
     except pypdf.errors.DependencyError:  # AES needs a package that nothing else here needs
         return _facts_by_pdfium(document)
-    except Exception as error:  # pypdf raises many types on mangled files; pdfium has read the text already
+    except Exception as error:  # noqa: BLE001 - pypdf raises many types on mangled files; pdfium has read the text already
         warnings.append(f"outline and properties could not be read ({type(error).__name__})")
         return _Facts()
 
@@ -548,7 +582,7 @@ def _pdfium_outline(document: pypdfium2.PdfDocument) -> Iterator[tuple[int, str]
 
 def _outline(reader: pypdf.PdfReader) -> Iterator[tuple[int, str]]:
     """Level and title of outline entries, walked without recursion and without resolving where they point."""
-    root = reader.trailer["/Root"].get_object()
+    root: Any = reader.trailer["/Root"].get_object()
     outlines = root.get("/Outlines") if isinstance(root, dict) else None
     outlines = outlines.get_object() if outlines is not None else None
     if not isinstance(outlines, dict) or "/First" not in outlines:
@@ -556,9 +590,9 @@ def _outline(reader: pypdf.PdfReader) -> Iterator[tuple[int, str]]:
     stack = [(1, outlines["/First"])]
     count = 0
     while stack and count < OUTLINE_ENTRIES:
-        level, node = stack.pop()
-        node = node.get_object()
-        if not isinstance(node, dict):
+        level, reference = stack.pop()
+        node = reference.get_object()
+        if not isinstance(node, DictionaryObject):
             continue
         count += 1
         title = clean_line(str(node.get("/Title") or ""))
@@ -571,7 +605,7 @@ def _outline(reader: pypdf.PdfReader) -> Iterator[tuple[int, str]]:
 
 
 def _attachments(reader: pypdf.PdfReader) -> list[str]:
-    root = reader.trailer["/Root"].get_object()
+    root: Any = reader.trailer["/Root"].get_object()
     if not isinstance(root, dict) or "/Names" not in root or "/EmbeddedFiles" not in root["/Names"]:
         return []
     return [clean_line(name)[:200] for name in list(reader.attachments)[:50]]
@@ -579,7 +613,7 @@ def _attachments(reader: pypdf.PdfReader) -> list[str]:
 
 def _forms(reader: pypdf.PdfReader) -> list[tuple[str, str]]:
     """Names and values of filled-in form fields, which are no part of a page's own text."""
-    root = reader.trailer["/Root"].get_object()
+    root: Any = reader.trailer["/Root"].get_object()
     if not isinstance(root, dict) or "/AcroForm" not in root:
         return []
     filled = []
@@ -616,20 +650,30 @@ def _without_pdfium(path: Path, settings: Settings, reason: str) -> ParsedDocume
                 pages.append(lay_out(blocks, number + 1))
     except DocumentUnreadable:
         raise
-    except Exception as error:  # the last resort: whatever pypdf raises, the file is reported as damaged
+    except Exception as error:  # noqa: BLE001 - the last resort: whatever pypdf raises, the file is reported as damaged
         locked = "password" in reason.lower()
         if locked:
-            raise DocumentUnreadable("encrypted", "The file is locked with a password.", "Save a copy without a password.") from None
+            raise DocumentUnreadable(
+                "encrypted", "The file is locked with a password.", "Save a copy without a password."
+            ) from None
         raise DocumentUnreadable(
             "damaged", f"The file is not a readable PDF ({type(error).__name__}).", "Open it and print it to a new PDF."
         ) from None
     if not any(page.text for page in pages):
         if "password" in reason.lower():
             raise DocumentUnreadable("encrypted", "The file is locked with a password.", "Save a copy without a password.")
-        raise DocumentUnreadable("damaged", "The file is damaged and no text could be recovered.", "Open it and print it to a new PDF.")
-    return ParsedDocument("pdf", _first_heading(pages), tuple(pages), warnings=("the file is damaged; what could be recovered was read",))
+        raise DocumentUnreadable(
+            "damaged", "The file is damaged and no text could be recovered.", "Open it and print it to a new PDF."
+        )
+    return ParsedDocument(
+        "pdf", _first_heading(pages), tuple(pages), warnings=("the file is damaged; what could be recovered was read",)
+    )
 
 
 def _plain_runs(text: str) -> list[Run]:
     """Lines of text without places, as runs below each other."""
-    return [Run(0, 12.0 * row, 6.0 * len(line), 12.0 * row + 10, line.strip(), order=row) for row, line in enumerate(text.splitlines()) if line.strip()]
+    return [
+        Run(0, 12.0 * row, 6.0 * len(line), 12.0 * row + 10, line.strip(), order=row)
+        for row, line in enumerate(text.splitlines())
+        if line.strip()
+    ]

@@ -14,14 +14,17 @@ _TOKEN = re.compile(rb"\\([a-zA-Z]{1,32})(-?\d{1,10})? ?|\\'([0-9a-fA-F]{2})|\\(
 _SKIPPED = frozenset(
     b"fonttbl colortbl stylesheet info pict object objdata themedata colorschememapping datastore latentstyles listtable "
     b"listoverridetable revtbl rsidtbl generator xmlnstbl fldinst bkmkstart bkmkend header footer headerl headerr headerf "
-    b"footerl footerr footerf pgdsctbl filetbl template operator author company mmathPr wgrffmtfilter private nonshppict shpinst".split()
+    b"footerl footerr footerf pgdsctbl filetbl template operator author company mmathPr wgrffmtfilter private nonshppict "
+    b"shpinst".split()
 )
 _CHARACTERS = {
     b"emdash": "—", b"endash": "–", b"bullet": "•", b"lquote": "‘", b"rquote": "’", b"ldblquote": "“", b"rdblquote": "”",
     b"emspace": " ", b"enspace": " ", b"qmspace": " ", b"tab": " ", b"line": "\n", b"softline": "\n",
 }  # fmt: skip
-_CHARSETS = {0: "cp1252", 128: "cp932", 129: "cp949", 134: "gb2312", 136: "big5", 161: "cp1253", 162: "cp1254", 177: "cp1255", 178: "cp1256",
-             186: "cp1257", 204: "cp1251", 222: "cp874", 238: "cp1250"}  # fmt: skip
+_CHARSETS = {
+    0: "cp1252", 128: "cp932", 129: "cp949", 134: "gb2312", 136: "big5", 161: "cp1253", 162: "cp1254", 177: "cp1255",
+    178: "cp1256", 186: "cp1257", 204: "cp1251", 222: "cp874", 238: "cp1250",
+}  # fmt: skip
 MAX_DEPTH = 1000  # groups inside groups
 
 
@@ -118,7 +121,13 @@ def read_rtf(data: bytes) -> list[Block]:
     end_table()
     # Characters outside the first plane are written as two halves.
     return [
-        Block(block.kind, block.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"), block.level, block.rows, block.header)
+        Block(
+            block.kind,
+            block.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"),
+            block.level,
+            block.rows,
+            block.header,
+        )
         for block in blocks
     ]
 
@@ -127,7 +136,9 @@ def _fonts(data: bytes) -> dict[int, str]:
     """Font number → encoding, out of the font table."""
     return {
         int(number): _CHARSETS[int(charset)]
-        for number, charset in re.findall(rb"\\f(\d{1,5})[^{}\\]*(?:\\(?!fcharset)[a-z]+-?\d* ?)*\\fcharset(\d{1,3})", data[:200_000])
+        for number, charset in re.findall(
+            rb"\\f(\d{1,5})[^{}\\]*(?:\\(?!fcharset)[a-z]+-?\d* ?)*\\fcharset(\d{1,3})", data[:200_000]
+        )
         if int(charset) in _CHARSETS
     }
 

@@ -27,8 +27,28 @@ CLONE_NEWNET, CLONE_NEWUSER = 0x40000000, 0x10000000
 MAX_WRITTEN = 600_000_000  # bytes of one file a child may write: what a zip may unpack to
 MAX_OPEN_FILES = 256
 CONVERTERS = ("pandoc", "soffice", "libreoffice")  # the only programs a child may start
-_NETWORK = ("socket.connect", "socket.bind", "socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.sendto", "socket.sendmsg")
-_WRITES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown", "shutil.rmtree", "shutil.move")
+_NETWORK = (
+    "socket.connect",
+    "socket.bind",
+    "socket.getaddrinfo",
+    "socket.gethostbyname",
+    "socket.gethostbyaddr",
+    "socket.sendto",
+    "socket.sendmsg",
+)
+_WRITES = (
+    "os.remove",
+    "os.rename",
+    "os.mkdir",
+    "os.rmdir",
+    "os.link",
+    "os.symlink",
+    "os.truncate",
+    "os.chmod",
+    "os.chown",
+    "shutil.rmtree",
+    "shutil.move",
+)
 _RUNS = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.startfile", "pty.spawn")
 
 
@@ -136,9 +156,7 @@ def confine(folder: Path) -> None:
         elif event in _WRITES:
             if not all(allowed(each) for each in arguments if isinstance(each, str | bytes | os.PathLike)):
                 raise PermissionError("reading a file may not change others")
-        elif event in _RUNS:
-            raise PermissionError("reading a file may not start programs")
-        elif event == "subprocess.Popen" and os.path.basename(os.fsdecode(arguments[0])) not in CONVERTERS:
+        elif event in _RUNS or (event == "subprocess.Popen" and Path(os.fsdecode(arguments[0])).name not in CONVERTERS):
             raise PermissionError("reading a file may not start programs")
 
     sys.addaudithook(audit)
@@ -154,7 +172,9 @@ def _answer(request: dict[str, Any], channel: socket.socket) -> dict[str, Any] |
         from ingest.sandbox import document_to_json
 
         settings = Settings(**request["settings"])
-        document = parse(Path(request["path"]), request["name"], settings, lambda seconds: _send(channel, {"ask": "time", "seconds": seconds}))
+        document = parse(
+            Path(request["path"]), request["name"], settings, lambda seconds: _send(channel, {"ask": "time", "seconds": seconds})
+        )
         return {"document": document_to_json(document)}
     except DocumentUnreadable as error:
         return {"kind": error.kind, "reason": error.message, "cure": error.cure}
@@ -164,13 +184,17 @@ def _answer(request: dict[str, Any], channel: socket.socket) -> dict[str, Any] |
         return {"kind": "unsupported", "reason": f"The file may not be read ({error}).", "cure": "Check who may read it."}
     except MemoryError:
         return {"kind": "out_of_memory", "reason": "It needs more memory than a file may take.", "cure": "Split it."}
-    except Exception as error:  # the edge: whatever a parser raises on a mangled file is that file's report
+    except Exception as error:  # noqa: BLE001 - the edge: whatever a parser raises on a mangled file is that file's report
         if os.environ.get("FOOTNOTE_DEBUG"):
             import traceback
 
             traceback.print_exc()
         what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        return {"kind": "damaged", "reason": f"The file could not be read ({what}).", "cure": "Open it in its program and save it again."}
+        return {
+            "kind": "damaged",
+            "reason": f"The file could not be read ({what}).",
+            "cure": "Open it in its program and save it again.",
+        }
 
 
 def _tidy(folder: Path) -> None:

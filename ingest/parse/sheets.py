@@ -39,7 +39,7 @@ def read_xlsx(path: Path) -> ParsedDocument:
         if tree is None:
             raise damaged("it has no workbook part")
         relations = container.relations(main)
-        parts = {kind: name for kind, name in relations.values()}
+        parts = dict(relations.values())
         strings = _shared_strings(container, parts.get("sharedStrings", "xl/sharedStrings.xml"))
         styles = _number_styles(container.tree(parts.get("styles", "xl/styles.xml")))
         properties = child(tree, "workbookPr")
@@ -143,7 +143,7 @@ _AREA = re.compile(r"\$?([A-Z]{1,3})\$?(\d{1,7}):\$?([A-Z]{1,3})\$?(\d{1,7})")
 
 
 def _column(letters: str) -> int:
-    """"A" is 1, "AB" is 28."""
+    """ "A" is 1, "AB" is 28."""
     value = 0
     for letter in letters[:4]:
         value = value * 26 + ord(letter) - 64
@@ -151,7 +151,7 @@ def _column(letters: str) -> int:
 
 
 def _fill_merged(rows: list[list[str]], places: dict[int, int], merged: Sequence[tuple[int, int, int, int]]) -> None:
-    """Writes a merged cell's text into each row it covers, and marked as repeated across its columns where others stand in that row."""
+    """Writes a merged cell's text into each row it covers; across its columns too, marked as repeated, unless it is alone."""
     for top, left, bottom, right in merged:
         if top not in places or left > MAX_COLUMNS or not 0 < left <= len(rows[places[top]]):
             continue
@@ -215,7 +215,8 @@ def _drawn(container: Container, part: str, numbers: bool) -> Iterator[Block]:
         for body in tree.iter():
             if local(body) == "txBody":
                 text = "\n".join(
-                    "".join(each.text or "" for each in paragraph.iter() if local(each) == "t") for paragraph in children(body, "p")
+                    "".join(each.text or "" for each in paragraph.iter() if local(each) == "t")
+                    for paragraph in children(body, "p")
                 )
                 yield Block("paragraph", text)
         for inner, target in container.relations(drawing).values():
@@ -325,7 +326,10 @@ def _records(rows: list[Sequence[str]], before: Sequence[str]) -> tuple[list[Blo
         if repeated and len(rest) > 1 and _is_header(rest):  # a merged header above a second one
             below = rest[0]
             width = max(len(names), len(below))
-            pairs = [(names[i] if i < len(names) else "", below[i].removeprefix(REPEATED) if i < len(below) else "") for i in range(width)]
+            pairs = [
+                (names[i] if i < len(names) else "", below[i].removeprefix(REPEATED) if i < len(below) else "")
+                for i in range(width)
+            ]
             names, rest = [" ".join(dict.fromkeys(filter(None, pair))) for pair in pairs], rest[1:]
         if not rest:
             blocks.append(Block("record", rows=((), names)))
@@ -363,18 +367,21 @@ def read_xls(path: Path) -> ParsedDocument:
     from errors import DocumentUnreadable
 
     try:
-        with open("/dev/null", "w") as nowhere:
+        with Path("/dev/null").open("w") as nowhere:
             book = xlrd.open_workbook(str(path), logfile=nowhere, formatting_info=True)
     except xlrd.XLRDError as error:
         if "encrypt" in str(error).lower() or "password" in str(error).lower():
             raise DocumentUnreadable("encrypted", "The file is locked with a password.", "Save it without a password.") from None
         raise damaged(f"it is not a whole workbook ({error})") from None
-    except Exception as error:  # xlrd raises whatever a mangled record makes it raise
+    except Exception as error:  # noqa: BLE001 - xlrd raises whatever a mangled record makes it raise
         raise damaged(f"it is not a whole workbook ({type(error).__name__})") from None
     blocks: list[Block] = []
     notes: list[str] = []
     for sheet in book.sheets():
-        rows = [[_xls_cell(book, sheet, row, column) for column in range(min(sheet.row_len(row), MAX_COLUMNS))] for row in range(sheet.nrows)]
+        rows = [
+            [_xls_cell(book, sheet, row, column) for column in range(min(sheet.row_len(row), MAX_COLUMNS))]
+            for row in range(sheet.nrows)
+        ]
         found = list(sheet_blocks(rows))
         for (row, column), note in sorted(getattr(sheet, "cell_note_map", {}).items()):
             if clean_line(note.text):

@@ -21,7 +21,7 @@ _SENTENCE_END = re.compile(r"[.!?:;,。！？…]['\")\]”’]*$")
 
 
 def read_text(text: str, titles: bool = True) -> list[Block]:
-    """Blocks of a plain text: an empty line ends a paragraph; underlined and (unless `titles` is false) typed titles are headings."""
+    """Blocks of a plain text: an empty line ends a paragraph; underlined and (where `titles`) typed titles are headings."""
     text = clean(text)
     blocks: list[Block] = []
     typed = titles and len(text) <= MAX_TYPED_CHARS
@@ -90,7 +90,9 @@ def _plausible(blocks: list[Block]) -> list[Block]:
         return [Block("paragraph", block.text) if block.kind == "heading" and block.level == 2 else block for block in blocks]
     return [
         Block("paragraph", block.text)
-        if block.kind == "heading" and block.level == 2 and (index + 1 == len(blocks) or blocks[index + 1].kind == "heading" and index > 0)
+        if block.kind == "heading"
+        and block.level == 2
+        and (index + 1 == len(blocks) or (blocks[index + 1].kind == "heading" and index > 0))
         else block
         for index, block in enumerate(blocks)
     ]
@@ -130,7 +132,9 @@ def _flatten(value: Any, lines: list[str]) -> None:
 
 def read_xml(data: bytes) -> list[Block]:
     """Text of an XML document, a line an element that has any. Entities are not resolved."""
-    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, recover=True, remove_comments=True, remove_pis=True)
+    parser = etree.XMLParser(
+        resolve_entities=False, no_network=True, load_dtd=False, recover=True, remove_comments=True, remove_pis=True
+    )
     try:
         root = etree.fromstring(data, parser)
     except etree.XMLSyntaxError:
@@ -150,7 +154,8 @@ _VOICE = re.compile(r"<v(?:\.[^ >]*)?\s+([^>]+)>")
 def read_subtitles(text: str) -> list[Block]:
     """WebVTT or SubRip → what is said, a paragraph a speaker; times and styles are left out."""
     blocks: list[Block] = []
-    speaker, said = "", []
+    speaker = ""
+    said: list[str] = []
 
     def end() -> None:
         if said:

@@ -60,8 +60,10 @@ def read_word(path: Path) -> ParsedDocument:
         if tree is None or body is None:
             raise damaged("it has no document part")
         relations = container.relations(main)
-        parts = {kind: name for kind, name in relations.values()}
-        word = _Word(*_styles(container.tree(parts.get("styles", ""))), *_numbering(container.tree(parts.get("numbering", ""))), {}, {}, {})
+        parts = dict(relations.values())
+        word = _Word(
+            *_styles(container.tree(parts.get("styles", ""))), *_numbering(container.tree(parts.get("numbering", ""))), {}, {}, {}
+        )
         for kind, label in (("footnotes", "footnote"), ("endnotes", "endnote")):
             notes = container.tree(parts.get(kind, ""))
             for note in children(notes, label) if notes is not None else ():
@@ -86,7 +88,9 @@ def read_word(path: Path) -> ParsedDocument:
                     seen.add(text)
                     blocks.append(Block("paragraph", f"Page {kind}: {text}"))
         title, people, date = container.properties()
-        warnings = [f"{word.hidden} hidden {'passage was' if word.hidden == 1 else 'passages were'} left out"] if word.hidden else []
+        warnings = (
+            [f"{word.hidden} hidden {'passage was' if word.hidden == 1 else 'passages were'} left out"] if word.hidden else []
+        )
         embedded = sum(1 for name in container.names() if "/embeddings/" in name and not name.endswith((".xlsx", ".xlsb")))
         if embedded:
             warnings.append(f"{embedded} embedded {'file was' if embedded == 1 else 'files were'} not read")
@@ -181,7 +185,21 @@ def _inline(element: etree._Element, word: _Word, parts: list[str], after: list[
             _inline(choice if choice is not None else each, word, parts, after, depth)
         elif name in ("drawing", "pict", "object"):
             _drawing(each, word, after, depth)
-        elif name in ("hyperlink", "ins", "moveTo", "smartTag", "sdt", "sdtContent", "fldSimple", "customXml", "dir", "bdo", "Fallback", "ruby", "rubyBase"):
+        elif name in (
+            "hyperlink",
+            "ins",
+            "moveTo",
+            "smartTag",
+            "sdt",
+            "sdtContent",
+            "fldSimple",
+            "customXml",
+            "dir",
+            "bdo",
+            "Fallback",
+            "ruby",
+            "rubyBase",
+        ):
             _inline(each, word, parts, after, depth)
 
 
@@ -216,7 +234,7 @@ def _table(element: etree._Element, word: _Word, depth: int) -> Iterator[Block]:
     inside: list[Block] = []
     open_cells: dict[int, str] = {}
     header = False
-    trs = [tr for tr in _rows(element)]
+    trs = list(_rows(element))
     for index, tr in enumerate(trs):
         cells: list[tuple[str, int]] = []
         column = 0
@@ -300,7 +318,10 @@ def _styles(tree: etree._Element | None) -> tuple[dict[str, _Style], str]:
         outline = _value(properties, "outlineLvl")
         identity = attribute(each, "styleId")
         styles[identity] = _Style(
-            clean_line(_value(each, "name")), _value(each, "basedOn"), int(outline) if outline.isdigit() else None, _list_of(properties)
+            clean_line(_value(each, "name")),
+            _value(each, "basedOn"),
+            int(outline) if outline.isdigit() else None,
+            _list_of(properties),
         )
         if attribute(each, "default") in ("1", "true"):
             default = identity
@@ -367,7 +388,11 @@ def _numbering(tree: etree._Element | None) -> tuple[dict[tuple[str, int], tuple
 
 def _level(level: etree._Element) -> tuple[int, tuple[str, str, int]]:
     start, at = _value(level, "start"), attribute(level, "ilvl")
-    return int(at) if at.isdigit() else 0, (_value(level, "numFmt") or "decimal", _value(level, "lvlText"), int(start) if start.isdigit() else 1)
+    return int(at) if at.isdigit() else 0, (
+        _value(level, "numFmt") or "decimal",
+        _value(level, "lvlText"),
+        int(start) if start.isdigit() else 1,
+    )
 
 
 def _number(style: str, properties: etree._Element | None, word: _Word) -> str:
@@ -405,7 +430,9 @@ def _figure(value: int, kind: str) -> str:
         return letter if kind == "lowerLetter" else letter.upper()
     if kind in ("lowerRoman", "upperRoman") and 0 < value < 4000:
         roman = ""
-        for size, sign in zip((1000, 900, 500, 400, 100, 90, 50, 40, 10, 9, 5, 4, 1), "M CM D CD C XC L XL X IX V IV I".split(), strict=True):
+        for size, sign in zip(
+            (1000, 900, 500, 400, 100, 90, 50, 40, 10, 9, 5, 4, 1), "M CM D CD C XC L XL X IX V IV I".split(), strict=True
+        ):
             while value >= size:
                 roman += sign
                 value -= size
