@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ingest.types import Heading, Page, ParsedDocument, ParseFailure, SourceFile
 
 WORD = re.compile(r"\w+")
+Parsed = tuple[SourceFile, ParsedDocument | ParseFailure, float]
 
 
 class WordEmbedder:
@@ -58,7 +59,7 @@ class TextReader:
     def __exit__(self, kind: object, value: object, trace: object) -> None:
         return None
 
-    def parse_all(self, files: Iterable[SourceFile]) -> Iterator[tuple[SourceFile, ParsedDocument | ParseFailure, float]]:
+    def parse_all(self, files: Iterable[SourceFile]) -> Iterator[Parsed]:
         for file in files:
             began = time.monotonic()
             self.read.append(file.path)
