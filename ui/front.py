@@ -50,4 +50,5 @@ def _starting() -> None:
     )
 
 
-main()
+if __name__ == "__main__":  # what Streamlit runs; a process that multiprocessing spawned only imports this
+    main()
