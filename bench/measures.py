@@ -24,6 +24,7 @@ from errors import FootnoteError
 from evals.metrics import RANKED
 from evals.prepare import opened
 from evals.questions import Question, read, spread
+from evals.units import kind_of
 
 if TYPE_CHECKING:
     from ingest.embed import Embedder
@@ -97,7 +98,7 @@ def retrieval(bench: Bench) -> Measured:
         bench.say(f"retrieval on {each.name}")
         with opened(bench.settings, each.name, each.docs, bench.embedder) as index:
             scores = measured(
-                _asked(bench, each), index, Answerer(bench.settings, bench.embedder),
+                _asked(bench, each), index, Answerer(bench.settings, bench.embedder), unit=_unit(each),
                 baseline_cache=bench.settings.home / "baseline",
             )
         summary = scores.summary()
@@ -125,7 +126,7 @@ def quotes(bench: Bench) -> Measured:
         for each in bench.sets:
             with opened(bench.settings, each.name, each.docs, bench.embedder) as index:
                 said = run(
-                    _asked(bench, each), index, Answerer(bench.settings, bench.embedder, model),
+                    _asked(bench, each), index, Answerer(bench.settings, bench.embedder, model), unit=_unit(each),
                     say=lambda text, name=each.name: bench.say(f"{name}: {text}"),  # type: ignore[misc]
                 )
             scores = summary(said)
@@ -244,6 +245,10 @@ MEASURES: dict[str, Callable[[Bench], Measured]] = {
 
 def _asked(bench: Bench, each: QuestionSet) -> list[Question]:
     return spread(read(each.questions), bench.limit)
+
+
+def _unit(each: QuestionSet) -> str:
+    return kind_of(read(each.questions))
 
 
 def _ingest(bench: Bench, folder: Path, collection: str) -> tuple[float, dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any
 import config
 from errors import FootnoteError
 from evals.questions import HALVES, Question, half, read, spread
-from evals.units import KINDS
+from evals.units import KINDS, kind_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,8 +80,10 @@ def _positive(text: str) -> int:
     return number
 
 
-def _questions(chosen: argparse.Namespace) -> list[Question]:
-    return spread(half(read(chosen.questions, chosen.where), chosen.half), chosen.limit)
+def _questions(chosen: argparse.Namespace) -> tuple[list[Question], str]:
+    """The questions to ask, and the unit that the whole set names: it must not change with --limit or --half."""
+    questions = read(chosen.questions, chosen.where)
+    return spread(half(questions, chosen.half), chosen.limit), chosen.unit or kind_of(questions)
 
 
 def _retrieval(chosen: argparse.Namespace) -> None:
@@ -91,12 +93,12 @@ def _retrieval(chosen: argparse.Namespace) -> None:
     from ingest.embed import Embedder
     from rag.answer import Answerer
 
-    questions = _questions(chosen)
+    questions, unit = _questions(chosen)
     settings, collection = place(config.load(), chosen.docs, chosen.index, chosen.collection)
     embedder = Embedder(settings)
     with opened(settings, collection, chosen.docs, embedder) as index:
         scores = retrieval(
-            questions, index, Answerer(settings, embedder), unit=chosen.unit, slack=chosen.page_slack,
+            questions, index, Answerer(settings, embedder), unit=unit, slack=chosen.page_slack,
             baseline_cache=settings.home / "evals" / "baseline" if chosen.baseline else None,
         )
         body = {
@@ -116,14 +118,14 @@ def _run(chosen: argparse.Namespace) -> None:
     from rag.answer import Answerer
     from rag.engine import open_model
 
-    questions = _questions(chosen)
+    questions, unit = _questions(chosen)
     settings = config.load(model=chosen.model, model_level=chosen.level, keep_passages=chosen.keep)
     settings, collection = place(settings, chosen.docs, chosen.index, chosen.collection)
     embedder = Embedder(settings)
     with opened(settings, collection, chosen.docs, embedder) as index:
         model = open_model(settings, say=_say)
         try:
-            rows = run(questions, index, Answerer(settings, embedder, model), unit=chosen.unit, slack=chosen.page_slack, say=_say)
+            rows = run(questions, index, Answerer(settings, embedder, model), unit=unit, slack=chosen.page_slack, say=_say)
         finally:
             model.close()
         scores = summary(rows)
