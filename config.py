@@ -118,7 +118,7 @@ def load(**flags: Any) -> Settings:
 
 
 def _typed(known: dataclasses.Field[Any], value: Any) -> Any:
-    kind = type(known.default)
+    kind: Any = type(known.default)
     try:
         if isinstance(known.default, Path):
             return Path(value).expanduser().resolve()

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from config import Settings
     from rag.types import Turn
 
+HOW = {
+    "quoted": "Quoted from the documents",
+    "shortened": "Shortened from the documents",
+    "written": "Written by the model, checked against the documents",
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (0 done, 1 failed, 2 usage, 10 no index, 130 interrupted)."""
@@ -119,10 +125,11 @@ def _results(
     client = Client(settings)
     if client.running():
         for question, history, document in asked:
-            call = client.ask_and_wait if verb == "ask" else client.search
             options: dict[str, Any] = {"user": chosen.user, "document": document, "history": history, "keep": chosen.keep}
-            found = call(question, settings.collection, **options)
-            yield found if verb == "ask" else {"passages": found}
+            if verb == "ask":
+                yield client.ask_and_wait(question, settings.collection, **options)
+            else:
+                yield {"passages": client.search(question, settings.collection, **options)}
         return
     from ingest.embed import Embedder
     from ingest.open import open_index
@@ -165,7 +172,8 @@ def _history(value: Any, where: str) -> tuple[Turn, ...]:
     if not isinstance(value, list) or not all(
         isinstance(each, dict) and each.get("role") in ("user", "assistant") and isinstance(each.get("content"), str) for each in value
     ):
-        raise UsageError(f"The history of {where} is not a conversation.", 'It is a JSON list of {"role": "user" or "assistant", "content": text}.')
+        cure = 'It is a JSON list of {"role": "user" or "assistant", "content": text}.'
+        raise UsageError(f"The history of {where} is not a conversation.", cure)
     return tuple(Turn(each["role"], each["content"]) for each in value)
 
 
@@ -179,13 +187,11 @@ def _read(path: Path) -> str:
 def _plain(result: dict[str, Any]) -> str:
     """A result for a person at a terminal."""
     if "answer" not in result:
-        return "\n\n".join(f"{n}. {_place(each)}  ({each['score']:.4f})\n{each['text'].strip()}" for n, each in enumerate(result["passages"], 1)) or (
-            "Nothing found."
-        )
+        listed = [f"{n}. {_place(each)}  ({each['score']:.4f})\n{each['text'].strip()}" for n, each in enumerate(result["passages"], 1)]
+        return "\n\n".join(listed) or "Nothing found."
     lines = [result["answer"], ""]
     if result["found"]:
-        how = {"quoted": "Quoted from the documents", "shortened": "Shortened from the documents", "written": "Written by the model, checked"}
-        lines.append(f"{how.get(result['how'], 'Partly written, partly quoted')}:")
+        lines.append(f"{HOW.get(result['how'], 'Partly written, partly quoted')}:")
         lines += [f"  [{each['n']}] {_place(each)}: “{' '.join(each['quote'].split())}”" for each in result["citations"]]
     else:
         lines.append("Nearest passages:")

@@ -17,8 +17,10 @@ POINTING = re.compile(
     r"er|ihn|ihm|dies\w*|dort|davon|dafür)\b",
     re.IGNORECASE,
 )
-OPENING = re.compile(r"^\s*(and|but|or|so|also|what about|how about|what if|why|und|aber|oder|auch|was ist mit|wie ist es)\b", re.IGNORECASE)
-ENOUGH_WORDS = 4  # content words with which a question without pointers is taken to stand alone
+OPENING = re.compile(
+    r"^\s*(and|but|or|so|also|what about|how about|what if|why|und|aber|oder|auch|was ist mit|wie ist es)\b", re.IGNORECASE
+)
+ENOUGH_WORDS = 2  # content words with which a question without pointers is taken to stand alone: "What do hotels cost?"
 NOUN_BEFORE = 2  # content words before a pronoun, of which one may be what it stands for; a single one is mostly the verb
 TURNS_BACK = 3  # earlier questions looked at
 

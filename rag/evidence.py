@@ -96,7 +96,9 @@ def units_of(hit: Hit) -> list[tuple[int, int]]:
     units = []
     for at, (start, end) in enumerate(spans):
         text = passage.text[start:end]
-        if text.strip("# *").casefold() in headings or _is_label(passage.text, start, end) or is_header(passage.text, start, end, passage.context):
+        if text.strip("# *").casefold() in headings or _is_label(passage.text, start, end):
+            continue
+        if is_header(passage.text, start, end, passage.context):
             continue
         if LEAD.search(text):
             stop, count = end, 0
@@ -146,7 +148,8 @@ def _weights_of(question: str, hits: Sequence[Hit]) -> dict[str, float]:
     forms = {each.form: each for each in words(question) if each.kind not in ("function",)}
     texts = [{each.form for each in words(hit.passage.text)} for hit in hits]
     return {
-        form: (2.0 if word.kind in ("name", "number") else 1.0) * math.log(1 + (len(texts) + 1) / (1 + sum(form in text for text in texts)))
+        form: (2.0 if word.kind in ("name", "number") else 1.0)
+        * math.log(1 + (len(texts) + 1) / (1 + sum(form in text for text in texts)))
         for form, word in forms.items()
     }
 

@@ -58,6 +58,9 @@ IRREGULAR = {
     }.items()
     for form in forms.split()
 }
+ENDINGS = (
+    ("ies", "y"), ("ied", "y"), ("sses", "ss"), ("ches", "ch"), ("shes", "sh"), ("xes", "x"), ("ing", ""), ("ed", ""), ("s", ""),
+)  # the first that fits is cut
 WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*|[%$€£¥°]")
 
 
@@ -115,7 +118,7 @@ def stem(word: str) -> str:
         return IRREGULAR[word]
     if len(word) <= 3 or not word.isascii():
         return word
-    for ending, put in (("ies", "y"), ("ied", "y"), ("sses", "ss"), ("ches", "ch"), ("shes", "sh"), ("xes", "x"), ("ing", ""), ("ed", ""), ("s", "")):
+    for ending, put in ENDINGS:
         if word.endswith(ending) and len(word) - len(ending) + len(put) >= 3:
             if ending == "s" and word.endswith(("ss", "us", "is")):
                 break

@@ -21,8 +21,9 @@ from rag.words import content
 if TYPE_CHECKING:
     from rag.engine import Model
 
-WEIGHED = 6  # sentences that the model weighs; each costs one short reading
-OPINION = 0.0  # weight of the model's mean log-probability beside the evidence's log-odds; see docs/decisions.md
+UNDECIDED = 0.5  # log-odds within which candidates are as good as equal, and the model's opinion is asked
+WEIGHED = 4  # sentences that the model weighs; each costs one short reading
+OPINION = 1.0  # weight of the model's mean log-probability beside the evidence's log-odds; see docs/decisions.md
 NEXT_MARGIN = 0.8  # log-odds by which a second quote may fall behind the first
 OFF_TOPIC_MARGIN = 1.0  # log-odds by which a written sentence's source may fall behind the best candidate
 QUOTED_WORDS = 50  # an answer of quotes stops before this many words, after its first sentence
@@ -45,26 +46,26 @@ class Writing:
 def write(writing: Writing, model: Model, should_stop: Callable[[], bool]) -> Iterator[Sentence]:
     """Checked sentences in the order in which they are to be shown. Stops early when `should_stop()` is true."""
     if writing.level == "verbatim":
-        yield from _quotes(_weighed(writing, model), writing.prompt.hits, writing.most_sentences)
+        yield from _quotes(_weighed(writing, model, should_stop), writing.prompt.hits, writing.most_sentences)
     else:
         yield from _written(writing, model, should_stop)
 
 
-def _weighed(writing: Writing, model: Model) -> list[Candidate]:
-    """Candidates re-ordered by evidence and the model's opinion together."""
+def _weighed(writing: Writing, model: Model, should_stop: Callable[[], bool]) -> list[Candidate]:
+    """Candidates; where the first ones are as good as equal, the model's opinion decides their order."""
     candidates = list(writing.evidence.candidates)
-    if not OPINION or len(candidates) < 2:
+    near = [each for each in candidates if each.score >= candidates[0].score - UNDECIDED][:WEIGHED]
+    if len(near) < 2:
         return candidates
-    first = candidates[:WEIGHED]
-    opinions = model.score(writing.prompt.tokens, [model.tokenize(each.text) for each in first])
-    order = sorted(range(len(first)), key=lambda at: -(first[at].score + OPINION * opinions[at]))
-    return [first[at] for at in order] + candidates[WEIGHED:]
+    opinions = model.score(writing.prompt.tokens, [model.tokenize(each.text) for each in near], should_stop)
+    order = sorted(range(len(near)), key=lambda at: -(near[at].score + OPINION * opinions[at]))
+    return [near[at] for at in order] + candidates[len(near) :]
 
 
 def _quotes(candidates: Sequence[Candidate], hits: Sequence[Hit], most: int) -> Iterator[Sentence]:
     said: set[str] = set()
     count = shown = 0
-    best = candidates[0].score
+    best = max(each.score for each in candidates)
     taken: set[tuple[int, int]] = set()
     for candidate in candidates:
         if shown == most or candidate.score < best - NEXT_MARGIN:

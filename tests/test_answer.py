@@ -140,7 +140,8 @@ def test_a_stop_before_the_first_word_shows_nothing_and_claims_nothing(settings:
 
 def test_a_receipt_holds_what_a_replay_needs(settings: config.Settings, index: Index, tmp_path: Path) -> None:
     with Records(tmp_path / "records.sqlite") as records:
-        answer = Answerer(settings, WordEmbedder(), ScriptedModel(level="verbatim"), records).answer("What is the hotel limit in Paris?", index)
+        answerer = Answerer(settings, WordEmbedder(), ScriptedModel(level="verbatim"), records)
+        answer = answerer.answer("What is the hotel limit in Paris?", index)
         body = records.receipt(answer.receipt).body  # type: ignore[union-attr]
 
     assert body["question"] == "What is the hotel limit in Paris?" and body["index_version"] == index.version

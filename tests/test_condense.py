@@ -1,5 +1,7 @@
 """Follow-ups stand alone after condensing; questions that already do are left alone."""
 
+import pytest
+
 from rag.condense import condense
 from rag.types import Turn
 
@@ -26,6 +28,12 @@ def test_a_pronoun_is_given_what_it_stands_for() -> None:
 def test_a_new_question_in_a_conversation_is_not_mixed_with_the_old_one() -> None:
     question = "What is the notice period for permanent engineers?"
 
+    assert condense(question, asked("How many days of parental leave do employees get?")) == question
+
+
+@pytest.mark.parametrize("question", ["How much is paid for hotels?", "What do I do in case of a fire?", "Who drives the launch?"])
+def test_a_short_question_of_its_own_is_left_alone(question: str) -> None:
+    """Seen: after a question about leave, "How much is paid for hotels?" was searched among leave passages and refused."""
     assert condense(question, asked("How many days of parental leave do employees get?")) == question
 
 
