@@ -252,8 +252,7 @@ def test_citations_are_scored_both_ways() -> None:
     """Two of three citations are right; one of two golds is reached."""
     one, two, other = ("d", 1, 0), ("d", 2, 0), ("d", 9, 0)
     cited = [frozenset({one}), frozenset({one}), frozenset({other})]
-    precision, recall, any_right = metrics.citation_scores(cited, [frozenset({one}), frozenset({two})]) or (0, 0, 0)
-    assert (precision, recall, any_right) == (pytest.approx(2 / 3), 0.5, 1.0)
+    assert metrics.citation_scores(cited, [frozenset({one}), frozenset({two})]) == pytest.approx((2 / 3, 0.5, 1.0))
     assert metrics.citation_scores([], [frozenset({one})]) is None
 
 
@@ -362,7 +361,7 @@ def test_a_comparison_names_what_changed_and_whether_it_is_more_than_chance() ->
 
 def test_results_of_other_questions_are_not_compared() -> None:
     """An average over other questions says nothing."""
-    row = {"id": "a", "question": "q", "footnote": dict.fromkeys(metrics.RANKED, 1.0)}
+    row: dict[str, object] = {"id": "a", "question": "q", "footnote": dict.fromkeys(metrics.RANKED, 1.0)}
     with pytest.raises(UsageError, match="no question"):
         compare(result([row]), result([{**row, "id": "b"}]))
 
