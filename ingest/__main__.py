@@ -8,8 +8,10 @@ import dataclasses
 import json
 import logging
 import os
+import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     parser = _parser()
     options = parser.parse_intermixed_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service that is stopped ends like Ctrl-C
+    settings = config.Settings()
     try:
         settings = config.load(
             index=options.index,
@@ -60,12 +64,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FootnoteError as error:
         _complain(error, options.json)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("Interrupted. What was read so far is kept: run the same command again to go on.", file=sys.stderr)
-        return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Exception as error:  # noqa: BLE001 the edge: a fault of the program is logged whole and told in one line
+        return _fault(error, settings)
+    except KeyboardInterrupt:
+        print("Interrupted. What was read so far is kept: run the same command again to go on.", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -216,6 +222,22 @@ def _json_progress(progress: Any) -> None:
     print(json.dumps(dataclasses.asdict(progress), ensure_ascii=False), file=sys.stderr, flush=True)
 
 
+def _fault(error: Exception, settings: Settings) -> int:
+    """Logs what is nobody's fault but the program's; returns the exit code."""
+    number = f"{time.time_ns() // 1_000_000 % 1_000_000:06d}"
+    log = settings.logs / "ingest.log"
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"{publish.now()} fault {number}\n{''.join(traceback.format_exception(error))}\n")
+        where = f"Its details are in {log} under {number}."
+    except OSError:
+        traceback.print_exception(error)
+        where = ""
+    print(f"Footnote failed ({type(error).__name__}: {error}). The index is as it was. {where}".strip(), file=sys.stderr)
+    return 1
+
+
 def _complain(error: FootnoteError, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"error": error.message, "cure": error.cure}, ensure_ascii=False))
@@ -298,7 +320,7 @@ def _status(options: argparse.Namespace, settings: Settings) -> int:
             catalog.close()
         failed = [each for each in documents if each.status == "failed"]
         folders = sources(settings.index, collection)
-        row = {
+        row: dict[str, Any] = {
             "collection": collection,
             "version": version.name,
             "created": version.manifest.created,

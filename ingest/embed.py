@@ -143,7 +143,7 @@ class _Bundled:
     dimensions = 384
 
     def __init__(self, weights: Path, tokens: Tokens, threads: int) -> None:
-        from threadpoolctl import ThreadpoolController
+        from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
         from ingest.minilm import MiniLM
 

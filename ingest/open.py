@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +45,9 @@ def open_index(index: Path, collection: str, embedder_name: str | None = None, c
     try:
         return _open(current(index, collection), embedder_name, check, ())
     except IndexDamaged as damage:
+        with contextlib.suppress(IndexDamaged):
+            moved_on = current(index, collection)  # published, and the one before cleared away, since the pointer was read
+            return _open(moved_on, embedder_name, check, ())
         for folder in reversed(versions(index, collection)):
             try:
                 warning = f"{damage} Version {folder.name} is used meanwhile."

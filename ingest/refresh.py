@@ -109,6 +109,29 @@ def refresh(
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What one run has to do, on top of `version`."""
+
+    version: Version | None
+    changes: Changes
+    gone: tuple[Document, ...]
+    erase: frozenset[int]  # documents to purge
+    purged: dict[str, int]  # SHA-256 of bytes that are not read again → when they were purged, in ns
+    sources: dict[str, Source]
+    embedder: str
+    rules: str  # by which passages are cut and embedded
+    recut: bool  # whether those are not the ones of `version`
+    moved_sources: bool
+
+    @property
+    def nothing(self) -> bool:
+        """Whether there is nothing to publish."""
+        changes = self.changes
+        some = changes.new or changes.changed or changes.moved or self.gone or self.erase
+        return self.version is not None and not (some or self.recut or self.moved_sources)
+
+
 class _Refresh:
     """One run, under the lock."""
 
@@ -145,57 +168,70 @@ class _Refresh:
         try:
             known_sources = {each.name: each for each in _sources(catalog)} if catalog else {}
             documents = catalog.documents() if catalog else []
-            purged = set(json.loads((catalog.fact("purged") if catalog else None) or "[]"))
+            purged: dict[str, int] = json.loads((catalog.fact("purged") if catalog else None) or "{}")
             facts = (catalog.fact("chunk") if catalog else None) or ""
         finally:
             if catalog:
                 catalog.close()
-        name = self._embedder_name()
+        if purge and version:
+            name, rules = version.manifest.embedder, facts  # erasing needs no model and changes nothing else
+        else:
+            name = self._embedder_name()
+            rules = f"{RULES}/{self.settings.passage_tokens}/{name}"
         if version and version.manifest.embedder != name and not force:
             raise IndexMismatch(
                 f"The collection {self.collection!r} was built with {version.manifest.embedder}, but the settings name {name}.",
                 f"Run: python -m ingest --collection {self.collection} --force",
             )
         reread = version is not None and version.manifest.reading != READING
-        recut = version is not None and (facts != self._chunk_rules(name))
         named, scans = ({}, {}) if purge else self._scan(folders, known_sources, only, exclude)
         in_scope = [each for each in documents if each.source in scans and (not only or fits(each.path, only))]
         with _Staging(self.root) as staging:
-            changes = compare([file for found in scans.values() for file in found.files], in_scope, staging.seen, force or reread)
-            erase = {each.id for each in documents if f"{each.source}/{each.path}" in purge}
-            changes = self._without_purged(changes, purged, erase)
-            gone = changes.gone if prune else ()
-            self._guard(gone, in_scope, named, force)
-            if dry_run or not self._anything(changes, gone, recut or force, erase, known_sources, named, version):
+            files = [file for found in scans.values() for file in found.files]
+            changes = self._without_purged(compare(files, in_scope, staging.seen, force or reread), purged)
+            plan = _Plan(
+                version=version,
+                changes=changes,
+                gone=changes.gone if prune else (),
+                erase=frozenset(each.id for each in documents if f"{each.source}/{each.path}" in purge),
+                purged=purged,
+                sources={**known_sources, **named},
+                embedder=name,
+                rules=rules,
+                recut=facts != rules,
+                # a folder's new place is published, so that the next run without a folder finds it
+                moved_sources=any(known_sources.get(each) != source for each, source in named.items()),
+            )
+            self._guard(plan.gone, in_scope, named, force)
+            if dry_run or (plan.nothing and not force):
                 for document, file in changes.unchanged:
                     if file.mtime_ns != document.mtime_ns and file.mtime_ns:
                         staging.saw(file)
-                return self._report(version, changes, gone, began, dry_run)
-            return self._build(version, changes, gone, erase, purged, named, known_sources, name, recut, staging, began)
+                return self._report(version, plan, began, dry_run)
+            published = self._build(plan, staging)
+            staging.done()
+            return self._report(published, plan, began, False)
 
     # -- what there is -------------------------------------------------------------------------------------------------
 
     def _current(self, force: bool) -> Version | None:
+        """The version to build on; None where there is none yet, or a damaged one that `force` lets go."""
         try:
             version = publish.current(self.settings.index, self.collection)
+            wrong = publish.faults(version) if force else []
+            if wrong:
+                raise IndexDamaged("; ".join(wrong))
+            return version
         except IndexMissing:
             return None
-        catalog = version.folder / "catalog.sqlite"
-        try:
-            whole = catalog.stat().st_size == version.manifest.files["catalog.sqlite"]["size"]
-        except OSError:
-            whole = False
-        if not whole:
-            raise IndexDamaged(
-                f"{catalog} is not what was published.", f"Run: python -m ingest rollback --collection {self.collection}"
-            )
-        return version
+        except IndexDamaged as damage:
+            if not force:
+                raise
+            self.warnings.append(f"The index was damaged and is built anew ({damage.message})")
+            return None
 
     def _embedder_name(self) -> str:
         return self.embedder().name if self.embedder else embedder_name(self.settings)
-
-    def _chunk_rules(self, name: str) -> str:
-        return f"{RULES}/{self.settings.passage_tokens}/{name}"
 
     def _scan(
         self, folders: Sequence[tuple[str, Path]], known: dict[str, Source], only: tuple[str, ...], exclude: tuple[str, ...]
@@ -232,18 +268,16 @@ class _Refresh:
     def _has_version(self) -> bool:
         return (self.root / "CURRENT").exists()
 
-    def _without_purged(self, changes: Changes, purged: set[str], erase: set[int]) -> Changes:
-        """Leaves out files that were purged, and the documents being purged now."""
-        left = [file for file in changes.new if file.sha256 in purged]
-        for file in left:
+    def _without_purged(self, changes: Changes, purged: dict[str, int]) -> Changes:
+        """Leaves out files that were purged, unless they were sent again since."""
+
+        def stays_out(file: SourceFile) -> bool:
+            at = purged.get(file.sha256)
+            return at is not None and not (file.source == uploads.SOURCE and file.mtime_ns > at)
+
+        for file in filter(stays_out, changes.new):
             self.warnings.append(f"{file.path} was purged and is not read again; delete the file itself")
-        return dataclasses.replace(
-            changes,
-            new=tuple(file for file in changes.new if file.sha256 not in purged),
-            changed=tuple(each for each in changes.changed if each[0].id not in erase),
-            unchanged=tuple(each for each in changes.unchanged if each[0].id not in erase),
-            gone=tuple(each for each in changes.gone if each.id not in erase),
-        )
+        return dataclasses.replace(changes, new=tuple(file for file in changes.new if not stays_out(file)))
 
     def _guard(self, gone: Sequence[Document], known: Sequence[Document], named: dict[str, Source], force: bool) -> None:
         if force:
@@ -259,134 +293,89 @@ class _Refresh:
                     "if this is another folder of the same name, --source NAME.",
                 )
 
-    def _anything(
-        self,
-        changes: Changes,
-        gone: Sequence[Document],
-        recut: bool,
-        erase: set[int],
-        known: dict[str, Source],
-        named: dict[str, Source],
-        version: Version | None,
-    ) -> bool:
-        """Whether there is anything to publish. A source's new place counts, so that the next run without a folder finds it."""
-        if version is None or changes.new or changes.changed or changes.moved or gone or recut or erase:
-            return True
-        return any(known.get(name) != source for name, source in named.items())
-
     # -- making the new version ----------------------------------------------------------------------------------------
 
-    def _build(
-        self,
-        version: Version | None,
-        changes: Changes,
-        gone: Sequence[Document],
-        erase: set[int],
-        purged: set[str],
-        named: dict[str, Source],
-        known: dict[str, Source],
-        name: str,
-        recut: bool,
-        staging: _Staging,
-        began: float,
-    ) -> Report:
-        settings = self.settings
-        folder = publish.drafts(settings.index, self.collection)
+    def _build(self, plan: _Plan, staging: _Staging) -> Version:
+        version = plan.version
+        wrong = publish.faults(version) if version else []
+        if wrong:
+            raise IndexDamaged(
+                f"The index is damaged: {'; '.join(wrong)}.",
+                f"Run: python -m ingest rollback --collection {self.collection}, or ingest the folders again with --force.",
+            )
+        folder = publish.drafts(self.settings.index, self.collection)
         try:
             with publish.told_of_space(folder), _space_in_sqlite(folder):
                 if version:
                     shutil.copyfile(version.folder / "catalog.sqlite", folder / "catalog.sqlite")
                 draft = Draft(folder / "catalog.sqlite")
                 try:
-                    report = self._fill(
-                        draft, folder, version, changes, gone, erase, purged, named, known, name, recut, staging, began
-                    )
+                    manifest = self._fill(draft, folder, plan, staging)
                 finally:
                     draft.close()
-                return report
+                return publish.publish(
+                    self.settings.index,
+                    self.collection,
+                    folder,
+                    manifest,
+                    keep=self.settings.keep_versions,
+                    probe=probe,
+                    erase_older=bool(plan.erase),
+                )
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _fill(
-        self,
-        draft: Draft,
-        folder: Path,
-        version: Version | None,
-        changes: Changes,
-        gone: Sequence[Document],
-        erase: set[int],
-        purged: set[str],
-        named: dict[str, Source],
-        known: dict[str, Source],
-        name: str,
-        recut: bool,
-        staging: _Staging,
-        began: float,
-    ) -> Report:
-        settings = self.settings
-        added = publish.now()
-        tokens = Tokens(settings)
-        for document in gone:
+    def _fill(self, draft: Draft, folder: Path, plan: _Plan, staging: _Staging) -> publish.Manifest:
+        """Writes the files of the new version into `folder`."""
+        for document in plan.gone:
             draft.remove(document.id)
-        forgotten: list[bytes] = []
-        if erase:
-            by_id = {each.id: each for each in draft.documents()}
-            for number in erase:
-                forgotten += draft.keys_of(number)
-                purged.add(by_id[number].sha256)
-                draft.remove(number)
-                self.files.append(FileReport(by_id[number].document, "removed"))
-        with _Embedding(self.root / "embeddings.sqlite", name, self._load_embedder, self.progress) as embedding:
-
-            def passages(parsed: ParsedDocument) -> list[DraftPassage]:
-                made: list[DraftPassage] = []
-                for position, piece in chunk_document(parsed, tokens.starts, settings):
-                    text = parsed.pages[position].text[piece.start : piece.end]
-                    whole = f"{piece.context}\n{text}" if piece.context else text
-                    key = embedding.want(whole)
-                    made.append(DraftPassage(position, piece.start, piece.end, piece.section, piece.context, text, key))
-                return made
-
-            if recut:
-                self._cut_again(draft, changes, passages)
-            for document, file in changes.moved:
+        forgotten = self._erase(draft, plan)
+        with _Embedding(self.root / "embeddings.sqlite", plan.embedder, self._load_embedder, self.progress) as embedding:
+            passages = _Passages(self.settings, embedding)
+            if plan.recut:
+                self._cut_again(draft, plan.changes, passages)
+            for document, file in plan.changes.moved:
                 self._move(draft, document, file, passages)
-            for document, file in changes.unchanged:
+            for document, file in plan.changes.unchanged:
                 if file.absolute != document.absolute or (file.mtime_ns and file.mtime_ns != document.mtime_ns):
                     draft.update_file(document.id, file)
-            self._read(draft, changes, staging, passages, added)
+            self._read(draft, plan.changes, staging, passages)
             embedding.finish()
-            draft.set_fact("chunk", self._chunk_rules(name))
-            draft.set_fact("purged", json.dumps(sorted(each for each in purged if each)))
-            merged = {**known, **named}
-            draft.set_fact("sources", json.dumps([[each.name, str(each.root), list(each.exclude)] for each in merged.values()]))
             self.progress(Progress("publishing"))
-            rows = draft.passages()
-            documents = len(draft.documents())
+            draft.set_fact("chunk", plan.rules)
+            draft.set_fact("purged", json.dumps({sha256: at for sha256, at in sorted(plan.purged.items()) if sha256}))
+            facts = [[each.name, str(each.root), list(each.exclude)] for each in plan.sources.values()]
+            draft.set_fact("sources", json.dumps(facts))
+            rows, documents = draft.passages(), len(draft.documents())
             draft.seal()
-            dimensions = self._save_vectors(folder, rows, version, embedding, name)
-            if forgotten:
-                embedding.cache.forget([key for key in forgotten if key not in {key for _, key in rows}])
-            embedding.cache.trim({key for _, key in rows}, max(CACHE_LEAST, CACHE_SLACK * len(rows)))
-        manifest = publish.Manifest(
+            dimensions = self._save_vectors(folder, rows, plan, embedding)
+            needed = {key for _, key in rows}
+            embedding.cache.forget([key for key in forgotten if key not in needed])
+            embedding.cache.trim(needed, max(CACHE_LEAST, CACHE_SLACK * len(rows)))
+        return publish.Manifest(
             format=publish.FORMAT,
             version="",
             collection=self.collection,
             created="",
-            embedder=name,
+            embedder=plan.embedder,
             dimensions=dimensions,
             reading=READING,
-            passage_tokens=settings.passage_tokens,
+            passage_tokens=self.settings.passage_tokens,
             documents=documents,
             passages=len(rows),
             files={},
         )
-        keep = 1 if erase else settings.keep_versions
-        published = publish.publish(
-            settings.index, self.collection, folder, manifest, keep=keep, probe=probe, erase_older=bool(erase)
-        )
-        staging.done()
-        return self._report(published, changes, gone, began, False)
+
+    def _erase(self, draft: Draft, plan: _Plan) -> list[bytes]:
+        """Removes documents that are purged; returns the keys of their vectors."""
+        keys: list[bytes] = []
+        for document in draft.documents() if plan.erase else ():
+            if document.id in plan.erase:
+                keys += draft.keys_of(document.id)
+                plan.purged[document.sha256] = time.time_ns()
+                draft.remove(document.id)
+                self.files.append(FileReport(document.document, "removed"))
+        return keys
 
     def _load_embedder(self) -> EmbedderLike:
         if self.embedder:
@@ -395,7 +384,7 @@ class _Refresh:
 
         return Embedder(self.settings)
 
-    def _cut_again(self, draft: Draft, changes: Changes, passages: Callable[[ParsedDocument], list[DraftPassage]]) -> None:
+    def _cut_again(self, draft: Draft, changes: Changes, passages: _Passages) -> None:
         """New rules or another embedder: passages are made anew from the pages that are kept; no file is read for it."""
         about_to_change = {document.id for document, _ in changes.changed}
         for document in draft.documents():
@@ -403,9 +392,7 @@ class _Refresh:
                 parsed = ParsedDocument(kind=document.kind, title=document.title, pages=tuple(draft.pages(document.id)))
                 draft.replace_passages(document.id, parsed.title, document.path, passages(parsed))
 
-    def _move(
-        self, draft: Draft, document: Document, file: SourceFile, passages: Callable[[ParsedDocument], list[DraftPassage]]
-    ) -> None:
+    def _move(self, draft: Draft, document: Document, file: SourceFile, passages: _Passages) -> None:
         """The same bytes at another path. A title made from the file's name follows it, and is embedded anew."""
         old, new = fallback_title(document.path), fallback_title(file.path)
         if document.title == old and old != new:
@@ -421,9 +408,9 @@ class _Refresh:
         draft: Draft,
         changes: Changes,
         staging: _Staging,
-        passages: Callable[[ParsedDocument], list[DraftPassage]],
-        added: str,
+        passages: _Passages,
     ) -> None:
+        added = publish.now()
         replaced = {(file.source, file.path): document for document, file in changes.changed}
         to_read = [*changes.new, *(file for _, file in changes.changed)]
         for done, (file, result, seconds) in enumerate(self._parse(to_read, staging), 1):
@@ -478,9 +465,7 @@ class _Refresh:
 
         return Sandbox(self.settings, self.settings.jobs)
 
-    def _save_vectors(
-        self, folder: Path, rows: Sequence[tuple[int, bytes]], version: Version | None, embedding: _Embedding, name: str
-    ) -> int:
+    def _save_vectors(self, folder: Path, rows: Sequence[tuple[int, bytes]], plan: _Plan, embedding: _Embedding) -> int:
         import numpy
 
         from ingest import vectors
@@ -488,7 +473,8 @@ class _Refresh:
         ids = numpy.array([number for number, _ in rows], dtype=numpy.int64)
         kept: dict[int, int] = {}
         old = None
-        if version and version.manifest.embedder == name:
+        version = plan.version
+        if version and version.manifest.embedder == plan.embedder:
             old_ids, old = vectors.load(version.folder / "passages.npy", version.folder / "vectors.npy")
             kept = {int(number): row for row, number in enumerate(old_ids)}
         missing = [(row, key) for row, (number, key) in enumerate(rows) if number not in kept]
@@ -507,15 +493,13 @@ class _Refresh:
 
     # -- telling -------------------------------------------------------------------------------------------------------
 
-    def _report(self, version: Version | None, changes: Changes, gone: Sequence[Document], began: float, dry_run: bool) -> Report:
-        files = list(self.files)
+    def _report(self, version: Version | None, plan: _Plan, began: float, dry_run: bool) -> Report:
+        files, changes = list(self.files), plan.changes
         if dry_run:
             files += [FileReport(file.path, "added") for file in changes.new]
             files += [FileReport(file.path, "changed") for _, file in changes.changed]
-        files += [
-            FileReport(file.path, "moved", pages=document.pages, passages=document.passages) for document, file in changes.moved
-        ]
-        files += [FileReport(document.document, "removed") for document in gone]
+        files += [FileReport(file.path, "moved", pages=document.pages, passages=document.passages) for document, file in changes.moved]
+        files += [FileReport(document.document, "removed") for document in plan.gone]
         for document, _ in changes.unchanged:
             if document.status == "failed":
                 files.append(FileReport(document.document, "failed", reason=document.reason, cure=document.cure))
@@ -549,9 +533,7 @@ def _still_same(file: SourceFile) -> SourceFile:
         facts = file.absolute.stat()
     except OSError:
         return dataclasses.replace(file, mtime_ns=0)
-    changed = facts.st_size != file.size or (
-        file.mtime_ns and file.source != uploads.SOURCE and facts.st_mtime_ns != file.mtime_ns
-    )
+    changed = facts.st_size != file.size or (file.mtime_ns and file.source != uploads.SOURCE and facts.st_mtime_ns != file.mtime_ns)
     return dataclasses.replace(file, sha256="", mtime_ns=0) if changed else file
 
 
@@ -589,10 +571,26 @@ def _space_in_sqlite(folder: Path) -> Iterator[None]:
         yield
     except sqlite3.OperationalError as error:
         if "full" in str(error) or "disk I/O" in str(error):
-            raise NoSpace(
-                f"There is no space left for {folder} ({error}).", "Free some space and run the same command again."
-            ) from error
+            raise NoSpace(f"There is no space left for {folder} ({error}).", "Free some space and run the same command again.") from error
         raise
+
+
+class _Passages:
+    """A document → its passages, whose texts are wanted from the embedder."""
+
+    def __init__(self, settings: Settings, embedding: _Embedding) -> None:
+        self._settings = settings
+        self._embedding = embedding
+        self._tokens: Tokens | None = None
+
+    def __call__(self, parsed: ParsedDocument) -> list[DraftPassage]:
+        self._tokens = self._tokens or Tokens(self._settings)
+        made: list[DraftPassage] = []
+        for position, piece in chunk_document(parsed, self._tokens.starts, self._settings):
+            text = parsed.pages[position].text[piece.start : piece.end]
+            key = self._embedding.want(f"{piece.context}\n{text}" if piece.context else text)
+            made.append(DraftPassage(position, piece.start, piece.end, piece.section, piece.context, text, key))
+        return made
 
 
 class _Embedding:

@@ -147,10 +147,12 @@ def compare(
 
 def hashed(file: SourceFile, known: str = "") -> SourceFile:
     """The file with the SHA-256 of its bytes; "" where it cannot be read. Its time is 0 while it may still be written to."""
+    if file.sha256:
+        return file  # kept by its content
     settled = time.time_ns() - file.mtime_ns > SETTLED_NS
     file = file if settled else replace(file, mtime_ns=0)
-    if known or file.sha256:
-        return replace(file, sha256=known or file.sha256)
+    if known:
+        return replace(file, sha256=known)
     try:
         with file.absolute.open("rb") as content:
             return replace(file, sha256=hashlib.file_digest(content, "sha256").hexdigest())

@@ -12,7 +12,7 @@ import unicodedata
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from config import Settings
 from errors import UsageError
@@ -36,7 +36,7 @@ def clean_label(name: str) -> str:
     return "/".join(part for part in parts if part not in ("", ".", ".."))[-LABEL_CHARACTERS:].lstrip("/") or "unnamed"
 
 
-def add(collection: str, label: str, stream: BinaryIO, settings: Settings) -> SourceFile:
+def add(collection: str, label: str, stream: IO[bytes], settings: Settings) -> SourceFile:
     """Keeps the bytes of `stream` under `label`, replacing what had that label. Raises UsageError where it is too large."""
     shown = clean_label(label)
     folder = _folder(collection, settings)

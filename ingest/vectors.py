@@ -94,7 +94,7 @@ class Vectors:
             mask[rows] = True
             bits = numpy.packbits(mask, bitorder="little")
             selector = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
-            parameters = faiss.SearchParameters(sel=selector)
+            parameters = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
             keep = min(keep, len(rows))
         question = numpy.ascontiguousarray(vector, dtype=numpy.float32).reshape(1, -1)
         scores, found = self._index.search(question, min(keep, total), params=parameters)

@@ -27,7 +27,7 @@ KILLED = 9
 
 
 def main(place: str, at: int, limit: int) -> int:
-    folder = Folder(Path(place))
+    folder = Folder(Path(place), prune_limit=1.0)
     touched = 0
 
     def count(event: str, arguments: tuple[object, ...]) -> None:

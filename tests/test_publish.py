@@ -18,7 +18,7 @@ from tests.folder import Folder, contents
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
-    made = Folder(tmp_path)
+    made = Folder(tmp_path, prune_limit=1.0)
     made.write("a.md", "# Leave\n\nTen days of leave.")
     made.write("b.md", "# Travel\n\nThe company pays for travel.")
     made.refresh()

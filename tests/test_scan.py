@@ -58,8 +58,8 @@ def aged(root: Path) -> None:
             os.utime(each, ns=(10**18, 10**18))
 
 
-def looked(root: Path, known: list[Document], **options: bool) -> Changes:
-    return compare(scan(root, "docs").files, known, **options)
+def looked(root: Path, known: list[Document], force: bool = False) -> Changes:
+    return compare(scan(root, "docs").files, known, force=force)
 
 
 def known(root: Path) -> list[Document]:
