@@ -67,8 +67,10 @@ def _read(kind: str, path: Path, name: str, settings: Settings, ask_time: Callab
             if kind == "msg":
                 return mail.read_msg(path)
             return (mail.read_mbox if kind == "mbox" else mail.read_eml)(path.read_bytes())
-        if kind in ("rtf", "epub", "rst"):
-            return _read_converted(kind, path)
+        if kind == "epub":
+            from ingest.parse.epub import read_epub
+
+            return read_epub(path)
         if kind in ("doc", "ppt"):
             from ingest.parse.legacy import MODERN, convert
 
@@ -78,16 +80,14 @@ def _read(kind: str, path: Path, name: str, settings: Settings, ask_time: Callab
             from ingest.parse.ocr import read_image
 
             return read_image(path, settings, ask_time)
-        if kind in ("md", "html", "txt", "json", "xml", "vtt", "adoc"):
+        if kind in ("md", "html", "rtf", "rst", "txt", "json", "xml", "vtt", "adoc"):
             return _read_text(kind, path)
     except RecursionError:
         raise DocumentUnreadable("damaged", "Its parts are nested too deep to be read.", "Save it in another format.") from None
     except MemoryError:
         raise DocumentUnreadable("out_of_memory", "It needs more memory than a file may take.", "Split it.") from None
     except (zipfile.BadZipFile, EOFError) as error:
-        raise DocumentUnreadable(
-            "damaged", f"The file is damaged ({error}).", "Open it in its program and save it again."
-        ) from None
+        raise DocumentUnreadable("damaged", f"The file is damaged ({error}).", "Open it in its program and save it again.") from None
     raise DocumentUnreadable("unsupported", f"Footnote does not read {kind} files.", "Save it as pdf.")
 
 
@@ -97,14 +97,19 @@ def _read_text(kind: str, path: Path) -> ParsedDocument:
     from ingest.parse.layout import lay_out
 
     data = path.read_bytes()
-    if kind in ("md", "html"):
+    if kind in ("md", "html", "rtf", "rst"):
         from ingest.parse.markdown import read_markdown
+        from ingest.parse.pandoc import read_with_pandoc
+        from ingest.parse.rtf import read_rtf
         from ingest.parse.web import read_html
 
-        page = read_markdown(decode(data)) if kind == "md" else read_html(decode(data, declared=True))
-        warnings = (
-            (f"{page.hidden} hidden {'element was' if page.hidden == 1 else 'elements were'} left out",) if page.hidden else ()
-        )
+        if kind == "rtf":
+            page = read_rtf(data)
+        elif kind == "rst":
+            page = read_with_pandoc(decode(data), kind)
+        else:
+            page = read_markdown(decode(data)) if kind == "md" else read_html(decode(data, declared=True))
+        warnings = (f"{page.hidden} hidden {'element was' if page.hidden == 1 else 'elements were'} left out",) if page.hidden else ()
         return ParsedDocument(kind, page.title, (lay_out(page.blocks),), page.date, page.authors, warnings)
     if kind == "xml":
         blocks = plain.read_xml(data)
@@ -125,26 +130,6 @@ def _read_sheet(kind: str, path: Path) -> ParsedDocument:
     return sheets.read_delimited(decode(path.read_bytes()), kind)
 
 
-def _read_converted(kind: str, path: Path) -> ParsedDocument:
-    from ingest.parse.decode import decode
-    from ingest.parse.layout import lay_out
-    from ingest.parse.pandoc import read_with_pandoc
-
-    if kind == "rtf":
-        from ingest.parse.rtf import read_rtf
-
-        try:
-            page = read_with_pandoc(path, kind)
-        except DocumentUnreadable:
-            blocks = read_rtf(path.read_bytes())
-            if not blocks:
-                raise
-            return ParsedDocument(kind, "", (lay_out(blocks),), warnings=("its layout could not be followed; the text was read",))
-    else:
-        page = read_with_pandoc(path, kind, decode(path.read_bytes()).encode() if kind == "rst" else None)
-    return ParsedDocument(kind, page.title, (lay_out(page.blocks),), page.date, page.authors)
-
-
 def _limited(document: ParsedDocument, settings: Settings) -> ParsedDocument:
     """The document cut to `max_pages` and `max_chars`, which a warning says."""
     pages: list[Page] = []
@@ -155,9 +140,7 @@ def _limited(document: ParsedDocument, settings: Settings) -> ParsedDocument:
             break
         pages.append(page)
         left -= len(page.text)
-    whole = len(pages) == len(document.pages) and sum(len(page.text) for page in pages) == sum(
-        len(page.text) for page in document.pages
-    )
+    whole = len(pages) == len(document.pages) and sum(len(page.text) for page in pages) == sum(len(page.text) for page in document.pages)
     if whole:
         return document
     warning = f"only the first {settings.max_chars:,} characters on {settings.max_pages:,} pages were kept"
@@ -188,7 +171,7 @@ def preload() -> None:
     import oxmsg  # noqa: F401
     import xlrd  # noqa: F401
 
-    from ingest.parse import legacy, mail, markdown, odf, pandoc, pdf, rtf, sheets, slides, text, web, word  # noqa: F401
+    from ingest.parse import epub, legacy, mail, markdown, odf, pandoc, pdf, rtf, sheets, slides, text, web, word  # noqa: F401
     from ingest.parse.elements import preload_unstructured
 
     preload_unstructured()

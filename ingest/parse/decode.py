@@ -7,6 +7,7 @@ import re
 
 from charset_normalizer import from_bytes
 
+FEW_BYTES = 60  # too few to tell encodings apart; the commonest is taken
 GUESS_BYTES = 200_000  # enough for a stable guess; guessing time grows with the sample
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -43,6 +44,8 @@ def decode(data: bytes, declared: bool = False) -> str:
             return data.decode("iso2022_jp")
         except UnicodeDecodeError:
             pass
+    if len(data) < FEW_BYTES:
+        return data.decode("cp1252", "replace")
     best = from_bytes(data[:GUESS_BYTES]).best()
     encoding = best.encoding if best is not None else "cp1252"
     return data.decode(encoding, "replace")

@@ -81,9 +81,7 @@ def detect(path: Path, name: str) -> str:
         if head.startswith(magic):
             raise DocumentUnreadable("unsupported", f"This is a {kind} archive.", "Unpack it and put the files in the folder.")
     if head.startswith(b"x\x9f\x3e\x22"):
-        raise DocumentUnreadable(
-            "unsupported", "This is a winmail.dat (TNEF) container.", "Open it in Outlook and save the message."
-        )
+        raise DocumentUnreadable("unsupported", "This is a winmail.dat (TNEF) container.", "Open it in Outlook and save the message.")
     return _text_kind(head, name)
 
 
@@ -118,7 +116,7 @@ def _is_binary(head: bytes) -> bool:
     sample = head[:8192]
     zeros = sample.count(0)
     controls = sum(sample.count(code) for code in (*range(1, 8), *range(14, 27), *range(28, 32), 127))
-    return zeros > 0.02 * len(sample) or controls > 0.05 * len(sample)
+    return zeros > max(0.02 * len(sample), 3) or controls > max(0.05 * len(sample), 3)
 
 
 def _looks_like_mail(text: str) -> bool:

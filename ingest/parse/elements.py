@@ -82,9 +82,7 @@ def outlook_message(path: Path) -> OutlookMessage:
         if clean_line(headers.get(name.lower(), "")):
             people[name] = clean_line(headers[name.lower()]).replace('"', "")
     if "To" not in people:
-        names = [
-            f"{each.name} <{each.email_address}>" if each.name != each.email_address else each.name for each in message.recipients
-        ]
+        names = [f"{each.name} <{each.email_address}>" if each.name != each.email_address else each.name for each in message.recipients]
         if names:
             people["To"] = clean_line(", ".join(names))
     attachments = [clean_line(each.file_name or "(unnamed)")[:200] for each in message.attachments]

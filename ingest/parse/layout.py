@@ -5,12 +5,14 @@ Every format goes through here, so the same content gives the same text whatever
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ingest.parse.clean import clean, clean_line
 from ingest.types import Heading, Page, Table
 
+_SPACES = re.compile(" {2,}")
 MAX_HEADING_CHARS = 300  # a "heading" longer than this is a paragraph that somebody styled
 
 
@@ -50,6 +52,8 @@ def lay_out(blocks: Iterable[Block], number: int | None = None) -> Page:
             text = clean_line(block.text)
         else:
             text = clean(block.text).strip()
+            if kind == "paragraph":
+                text = _SPACES.sub(" ", text)
         if not text:
             continue
         if kind == "item":
@@ -102,9 +106,7 @@ def likely_header(rows: Sequence[Sequence[str]]) -> bool:
         return False
     first = [clean_line(cell) for cell in rows[0]]
     filled = [cell for cell in first if cell]
-    return len(filled) >= max(2, len(first) - 1) and not any(
-        cell[:1].isdigit() and not cell.isalpha() and len(cell) > 4 for cell in filled
-    )
+    return len(filled) >= max(2, len(first) - 1) and not any(cell[:1].isdigit() and not cell.isalpha() and len(cell) > 4 for cell in filled)
 
 
 def spread(cells: Sequence[tuple[str, int]]) -> list[str]:

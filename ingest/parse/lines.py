@@ -17,13 +17,9 @@ SOFT_HYPHEN = "\u00ad"  # ends a run whose word goes on in the next line
 BULLETS = "•‣▪▫●○◦■□➢➤►▸✓✔❖◆∙⁃–—*·o-"
 _BULLET = re.compile(r"^[•‣▪▫●○◦■□➢➤►▸✓✔❖◆∙⁃]\s*|^[–—*·o-]\s+(?=\S)")
 _NUMBERED = re.compile(r"^\(?(?:[0-9]{1,3}|[a-zA-Z]|[ivxIVX]{1,5})[.)](?:\s+|$)")
-_LABEL_ONLY = re.compile(
-    r"^(?:[•‣▪▫●○◦■□➢➤►▸✓✔❖◆∙⁃–—*·o-]|\(?(?:[0-9]{1,3}|[a-zA-Z]|[ivxIVX]{1,5})[.)]|[0-9]{1,2}(?:\.[0-9]{1,2})+)$"
-)
+_LABEL_ONLY = re.compile(r"^(?:[•‣▪▫●○◦■□➢➤►▸✓✔❖◆∙⁃–—*·o-]|\(?(?:[0-9]{1,3}|[a-zA-Z]|[ivxIVX]{1,5})[.)]|[0-9]{1,2}(?:\.[0-9]{1,2})+)$")
 _LEADERS = re.compile(r"(?:\s?[.·…_]){5,}")
-_NUMERIC = re.compile(
-    r"^[(\[]?[-–—−+]?\s?[$€£¥]?\s?[(]?[-–—−]?[0-9][0-9.,' ]*\)?\s?(?:%|x|bps|pts)?\)?[*†]?$|^[-–—]+$|^N/?[AM]$", re.I
-)
+_NUMERIC = re.compile(r"^[(\[]?[-–—−+]?\s?[$€£¥]?\s?[(]?[-–—−]?[0-9][0-9.,' ]*\)?\s?(?:%|x|bps|pts)?\)?[*†]?$|^[-–—]+$|^N/?[AM]$", re.I)
 _YEAR = re.compile(r"^(?:19|20)[0-9]{2}[A-Z]?$")
 _WORD = re.compile(r"[^\W\d_]+")
 
@@ -437,11 +433,7 @@ def _grid_row(roots: Sequence[int], lines: dict[int, list[Line]], hyphenated: fr
     """One row of cells, or several where the rules leave out the divisions between rows that are plainly set."""
     counts = [len(lines[each]) for each in dict.fromkeys(roots) if each in lines]
     if len(set(roots)) > 1:
-        if (
-            len(counts) >= 2
-            and min(counts) == max(counts) >= 3
-            and _level([lines[each] for each in dict.fromkeys(roots) if each in lines])
-        ):
+        if len(counts) >= 2 and min(counts) == max(counts) >= 3 and _level([lines[each] for each in dict.fromkeys(roots) if each in lines]):
             return [[lines[each][index].text if each in lines else "" for each in roots] for index in range(counts[0])]
         return [[join_lines([line.text for line in lines.get(each, ())], hyphenated) for each in roots]]
     return [[join_lines([line.text for line in lines.get(roots[0], ())], hyphenated), *[""] * (len(roots) - 1)]]
@@ -504,10 +496,7 @@ def _table_end(lines: Sequence[Line], start: int) -> int:
     if many < 2:
         return 0
     while (
-        end < len(lines)
-        and len(lines[end].runs) == 1
-        and lines[end].runs[0].table is None
-        and not _crosses(lines[end], lines[start:end])
+        end < len(lines) and len(lines[end].runs) == 1 and lines[end].runs[0].table is None and not _crosses(lines[end], lines[start:end])
     ):
         line, above = lines[end], lines[end - 1]
         if line.top - above.bottom > 0.3 * line.height or line.x0 < lines[start].x0 + 2 * line.height:
@@ -541,9 +530,7 @@ def _table(lines: Sequence[Line]) -> Block | None:
                 touched = [min(range(len(columns)), key=lambda i: abs(centre - sum(columns[i]) / 2))]
             column = touched[0]
             text = _LEADERS.sub(" …", run.text)
-            cells[column] = (
-                f"{cells[column]} {text}".strip() if not cells[column].endswith(SOFT_HYPHEN) else cells[column][:-1] + text
-            )
+            cells[column] = f"{cells[column]} {text}".strip() if not cells[column].endswith(SOFT_HYPHEN) else cells[column][:-1] + text
             span.append((touched[0], touched[-1], text))
         rows.append([cell.rstrip(SOFT_HYPHEN) for cell in cells])
         spans.append(span)

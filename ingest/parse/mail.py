@@ -97,12 +97,8 @@ def _document(kind: str, mails: Sequence[_Mail]) -> ParsedDocument:
             "Save its attachments into the folder." if attachments else "Leave it out.",
         )
     first = mails[0]
-    people = tuple(
-        dict.fromkeys(person for mail in mails for name in ("From", "To", "Cc") for person in _split(mail.people.get(name, "")))
-    )
-    return ParsedDocument(
-        kind, first.subject if len(mails) == 1 else "", (lay_out(blocks),), first.date, people[:200], tuple(warnings)
-    )
+    people = tuple(dict.fromkeys(person for mail in mails for name in ("From", "To", "Cc") for person in _split(mail.people.get(name, ""))))
+    return ParsedDocument(kind, first.subject if len(mails) == 1 else "", (lay_out(blocks),), first.date, people[:200], tuple(warnings))
 
 
 def _names(mail: _Mail) -> Iterator[str]:
@@ -134,9 +130,7 @@ def _read(data: bytes, depth: int) -> _Mail:
 
 def _from_message(message: email.message.Message, depth: int) -> _Mail:
     if message.get_content_type() in ("multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"):
-        raise DocumentUnreadable(
-            "encrypted", "The message is encrypted.", "Open it in the mail program and save it without encryption."
-        )
+        raise DocumentUnreadable("encrypted", "The message is encrypted.", "Open it in the mail program and save it without encryption.")
     mail = _Mail(_header(message, "Subject"))
     for name in ("From", "To", "Cc"):
         value = _header(message, name)

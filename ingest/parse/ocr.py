@@ -108,9 +108,7 @@ def read_image(path: Path, settings: Settings, ask_time: Callable[[float], None]
 
                 found.append(ocr_runs(numpy.ascontiguousarray(numpy.asarray(image)[:, :, ::-1]), 200 / 72))
     except Image.DecompressionBombError:
-        raise DocumentUnreadable(
-            "bomb", "The picture would unpack to an enormous size.", "Leave it out, or make it smaller."
-        ) from None
+        raise DocumentUnreadable("bomb", "The picture would unpack to an enormous size.", "Leave it out, or make it smaller.") from None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         raise DocumentUnreadable("damaged", f"The picture cannot be opened ({type(error).__name__}).", "Save it again.") from None
     look = look_of(found, {})

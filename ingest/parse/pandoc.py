@@ -1,4 +1,4 @@
-"""Documents that pandoc reads (rtf, epub, rst) → title, date and blocks, by way of HTML.
+"""Text in a markup that pandoc reads (rst) → title, date and blocks, by way of HTML.
 
 pandoc runs with --sandbox, so includes and references in a document cannot read other files, and with a memory limit.
 """
@@ -29,28 +29,26 @@ def pandoc_path() -> str:
     return shutil.which("pandoc") or ""
 
 
-def read_with_pandoc(path: Path, kind: str, data: bytes | None = None) -> WebPage:
-    """Blocks of the file, or of `data` where the bytes were changed first. Raises DocumentUnreadable."""
+def read_with_pandoc(text: str, kind: str) -> WebPage:
+    """Blocks of `text` written in the markup `kind`. Raises DocumentUnreadable."""
     program = pandoc_path()
     if not program:
         raise DocumentUnreadable("unsupported", f"Reading {kind} needs pandoc.", "pip install pypandoc-binary")
-    command = [
-        program,
-        "+RTS",
-        HEAP,
-        "-RTS",
-        f"--from={kind}",
-        "--to=html",
-        "--sandbox",
-        "--standalone",
-        "--wrap=none",
-        "--quiet",
-        "--mathjax",
-    ]
     done = subprocess.run(
-        command if data is not None else [*command, str(path.resolve())],
-        input=data,
-        stdin=subprocess.DEVNULL if data is None else None,
+        [
+            program,
+            "+RTS",
+            HEAP,
+            "-RTS",
+            f"--from={kind}",
+            "--to=html",
+            "--sandbox",
+            "--standalone",
+            "--wrap=none",
+            "--quiet",
+            "--mathjax",
+        ],
+        input=text.encode(),
         capture_output=True,
         timeout=TIMEOUT_S,
         check=False,
@@ -58,8 +56,6 @@ def read_with_pandoc(path: Path, kind: str, data: bytes | None = None) -> WebPag
     if done.returncode == 251 or b"Heap exhausted" in done.stderr:
         raise DocumentUnreadable("out_of_memory", "It needs more memory than a file may take.", "Split it.")
     if done.returncode != 0:
-        reason = " ".join(done.stderr.decode("utf-8", "replace").replace(str(path.resolve()), "the file").split())[:150]
-        raise DocumentUnreadable(
-            "damaged", f"The file is not readable {kind} ({reason}).", "Open it in its program and save it again."
-        )
+        reason = " ".join(done.stderr.decode("utf-8", "replace").split())[:150]
+        raise DocumentUnreadable("damaged", f"The file is not readable {kind} ({reason}).", "Mend the markup it names.")
     return read_html(done.stdout.decode("utf-8", "replace"))

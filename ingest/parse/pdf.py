@@ -109,9 +109,7 @@ def read_pdf(path: Path, settings: Settings, ask_time: Callable[[float], None] |
         document.close()
 
 
-def _read(
-    document: pypdfium2.PdfDocument, path: Path, settings: Settings, ask_time: Callable[[float], None] | None
-) -> ParsedDocument:
+def _read(document: pypdfium2.PdfDocument, path: Path, settings: Settings, ask_time: Callable[[float], None] | None) -> ParsedDocument:
     warnings: list[str] = []
     facts = _facts(path, document, warnings)
     total = len(document)
@@ -175,11 +173,7 @@ def _refuse(total: int, scans: Sequence[int], broken: int) -> None:
     if broken and broken == total:
         raise DocumentUnreadable("damaged", "None of its pages can be read.", "Open it and print it to a new PDF.")
     if scans:
-        cure = (
-            "Run it through OCR and add the result."
-            if ocr_available()
-            else "Install rapidocr-onnxruntime, or run it through OCR."
-        )
+        cure = "Run it through OCR and add the result." if ocr_available() else "Install rapidocr-onnxruntime, or run it through OCR."
         raise DocumentUnreadable("scanned", "Its pages are pictures and no text was recognised in them.", cure)
     raise DocumentUnreadable("empty", "Its pages hold no text.", "Leave it out, or replace it.")
 
@@ -203,9 +197,7 @@ def page_runs(page: pypdfium2.PdfPage) -> list[Run]:
     for word in words:
         word.x0, word.top, word.x1, word.bottom = place(word.x0, word.bottom, word.x1, word.top)
     wide, high = page.get_size()
-    words = [
-        word for word in words if -wide < word.x0 < 2 * wide and -high < word.top < 2 * high and word.bottom - word.top < high
-    ]
+    words = [word for word in words if -wide < word.x0 < 2 * wide and -high < word.top < 2 * high and word.bottom - word.top < high]
     runs = _runs(words)
     if sum(1 for line in lines_of(runs) if len(line.runs) > 1) < 2:
         return runs
@@ -229,12 +221,7 @@ def page_text(textpage: pypdfium2.PdfTextpage) -> str:
         for match in _LAM_ALEF.finditer(text):
             at = match.start()
             # One glyph stands for both letters, and pdfium has turned them round with the line.
-            if (
-                box_of(textpage.raw, at, one)
-                and box_of(textpage.raw, at + 1, two)
-                and one.left == two.left
-                and one.right == two.right
-            ):
+            if box_of(textpage.raw, at, one) and box_of(textpage.raw, at + 1, two) and one.left == two.left and one.right == two.right:
                 chars[at], chars[at + 1] = chars[at + 1], chars[at]
         text = "".join(chars)
     return text
@@ -250,6 +237,7 @@ class _Word:
     bold: bool
     vertical: bool  # more up or down than across
     upward: bool
+    backward: bool = False  # its last letter stands left of its first
     cut: bool = False  # goes on in the next line
 
 
@@ -269,7 +257,7 @@ def _words(raw: Any, text: str) -> list[_Word]:
         if not box_of(raw, start, first_at):
             continue
         left, right, top, bottom = first.left, first.right, first.top, first.bottom
-        vertical = upward = False
+        vertical = upward = backward = False
         if end - start > 1:
             if not box_of(raw, end - 1, last_at):
                 continue
@@ -278,7 +266,7 @@ def _words(raw: Any, text: str) -> list[_Word]:
             if rise > top - bottom and rise > abs(left + right - end_left - end_right):
                 vertical, upward = True, end_top > top
             if end_left < left:
-                left = end_left
+                left, backward = end_left, True
             if end_right > right:
                 right = end_right
             if end_top > top:
@@ -295,7 +283,7 @@ def _words(raw: Any, text: str) -> list[_Word]:
                 _unembolden(words)
             bold = found
         fresh = after in "\r\n"
-        words.append(_Word(left, top, right, bottom, match.group(), bold, vertical, upward, after in _CUTS and after != ""))
+        words.append(_Word(left, top, right, bottom, match.group(), bold, vertical, upward, backward, after in _CUTS and after != ""))
     return words
 
 
@@ -310,11 +298,13 @@ def _unembolden(words: list[_Word]) -> None:
 def _turn(words: Sequence[_Word], page: pypdfium2.PdfPage) -> _Place:
     """The way to display space in which most of the text runs left to right."""
     left, bottom, right, top = page.get_bbox()
-    turn = page.get_rotation() // 90
+    turn = 0  # the page's own rotation says how it is shown; the words say how they are read
     vertical = sum(len(word.text) for word in words if word.vertical)
     if vertical > 0.5 * sum(len(word.text) for word in words if len(word.text) > 1):
         upward = sum(word.upward for word in words if word.vertical)
         turn = 1 if 2 * upward > sum(word.vertical for word in words) else 3
+    elif page.get_rotation() == 180 and 2 * sum(word.backward for word in words) > len(words):
+        turn = 2
     if turn == 0:
         return lambda x0, y0, x1, y1: (x0 - left, top - y1, x1 - left, top - y0)
     if turn == 1:
@@ -653,21 +643,15 @@ def _without_pdfium(path: Path, settings: Settings, reason: str) -> ParsedDocume
     except Exception as error:  # noqa: BLE001 - the last resort: whatever pypdf raises, the file is reported as damaged
         locked = "password" in reason.lower()
         if locked:
-            raise DocumentUnreadable(
-                "encrypted", "The file is locked with a password.", "Save a copy without a password."
-            ) from None
+            raise DocumentUnreadable("encrypted", "The file is locked with a password.", "Save a copy without a password.") from None
         raise DocumentUnreadable(
             "damaged", f"The file is not a readable PDF ({type(error).__name__}).", "Open it and print it to a new PDF."
         ) from None
     if not any(page.text for page in pages):
         if "password" in reason.lower():
             raise DocumentUnreadable("encrypted", "The file is locked with a password.", "Save a copy without a password.")
-        raise DocumentUnreadable(
-            "damaged", "The file is damaged and no text could be recovered.", "Open it and print it to a new PDF."
-        )
-    return ParsedDocument(
-        "pdf", _first_heading(pages), tuple(pages), warnings=("the file is damaged; what could be recovered was read",)
-    )
+        raise DocumentUnreadable("damaged", "The file is damaged and no text could be recovered.", "Open it and print it to a new PDF.")
+    return ParsedDocument("pdf", _first_heading(pages), tuple(pages), warnings=("the file is damaged; what could be recovered was read",))
 
 
 def _plain_runs(text: str) -> list[Run]:

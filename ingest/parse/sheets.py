@@ -215,8 +215,7 @@ def _drawn(container: Container, part: str, numbers: bool) -> Iterator[Block]:
         for body in tree.iter():
             if local(body) == "txBody":
                 text = "\n".join(
-                    "".join(each.text or "" for each in paragraph.iter() if local(each) == "t")
-                    for paragraph in children(body, "p")
+                    "".join(each.text or "" for each in paragraph.iter() if local(each) == "t") for paragraph in children(body, "p")
                 )
                 yield Block("paragraph", text)
         for inner, target in container.relations(drawing).values():
@@ -268,14 +267,18 @@ def _remarks(container: Container, part: str, people: dict[str, str]) -> Iterato
 
 
 def _figure(value: float, style: str) -> str:
-    style = re.sub(r'"[^"]*"|\\.', "", style.split(";")[0])
-    if "%" in style:
+    """A number as its format shows it, without the grouping of digits."""
+    style = style.split(";")[0]
+    if "%" in re.sub(r'"[^"]*"|\\.', "", style):
         return f"{_plain(value * 100)}%"
     text = _plain(value)
-    sign = re.search(r"[$€£¥]", style)
-    if sign:
-        return f"-{sign.group()}{text[1:]}" if text.startswith("-") else f"{sign.group()}{text}"
-    return text
+    named = re.search(r"\[\$([^\]-]+)", style)
+    plain = re.search(r"[$€£¥]", re.sub(r"\[[^\]]*\]", "", style))
+    sign = named.group(1).strip() if named else plain.group() if plain else ""
+    if not sign:
+        return text
+    sign = f"{sign} " if sign[-1].isalpha() else sign
+    return f"-{sign}{text[1:]}" if text.startswith("-") else f"{sign}{text}"
 
 
 def _plain(value: float) -> str:
@@ -326,10 +329,7 @@ def _records(rows: list[Sequence[str]], before: Sequence[str]) -> tuple[list[Blo
         if repeated and len(rest) > 1 and _is_header(rest):  # a merged header above a second one
             below = rest[0]
             width = max(len(names), len(below))
-            pairs = [
-                (names[i] if i < len(names) else "", below[i].removeprefix(REPEATED) if i < len(below) else "")
-                for i in range(width)
-            ]
+            pairs = [(names[i] if i < len(names) else "", below[i].removeprefix(REPEATED) if i < len(below) else "") for i in range(width)]
             names, rest = [" ".join(dict.fromkeys(filter(None, pair))) for pair in pairs], rest[1:]
         if not rest:
             blocks.append(Block("record", rows=((), names)))
@@ -379,8 +379,7 @@ def read_xls(path: Path) -> ParsedDocument:
     notes: list[str] = []
     for sheet in book.sheets():
         rows = [
-            [_xls_cell(book, sheet, row, column) for column in range(min(sheet.row_len(row), MAX_COLUMNS))]
-            for row in range(sheet.nrows)
+            [_xls_cell(book, sheet, row, column) for column in range(min(sheet.row_len(row), MAX_COLUMNS))] for row in range(sheet.nrows)
         ]
         found = list(sheet_blocks(rows))
         for (row, column), note in sorted(getattr(sheet, "cell_note_map", {}).items()):

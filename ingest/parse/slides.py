@@ -140,11 +140,7 @@ def _shapes(
             numbers: dict[int, int] = {}
             for each, text in paragraphs:
                 properties = child(each, "pPr")
-                level = (
-                    int(attribute(properties, "lvl") or 0)
-                    if properties is not None and attribute(properties, "lvl").isdigit()
-                    else 0
-                )
+                level = int(attribute(properties, "lvl") or 0) if properties is not None and attribute(properties, "lvl").isdigit() else 0
                 marks = {local(mark) for mark in properties} if properties is not None else set()
                 for deeper in [at for at in numbers if at > level]:
                     del numbers[deeper]

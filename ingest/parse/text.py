@@ -132,9 +132,7 @@ def _flatten(value: Any, lines: list[str]) -> None:
 
 def read_xml(data: bytes) -> list[Block]:
     """Text of an XML document, a line an element that has any. Entities are not resolved."""
-    parser = etree.XMLParser(
-        resolve_entities=False, no_network=True, load_dtd=False, recover=True, remove_comments=True, remove_pis=True
-    )
+    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, recover=True, remove_comments=True, remove_pis=True)
     try:
         root = etree.fromstring(data, parser)
     except etree.XMLSyntaxError:

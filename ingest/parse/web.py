@@ -15,9 +15,7 @@ from ingest.parse.clean import clean_line
 from ingest.parse.dates import iso_date
 from ingest.parse.layout import Block, likely_header, spread
 
-_DROPPED = frozenset(
-    "script style template noscript head iframe object embed applet svg canvas audio video select datalist nav".split()
-)
+_DROPPED = frozenset("script style template noscript head iframe object embed applet svg canvas audio video select datalist nav".split())
 _BLOCKS = frozenset(
     "address article aside blockquote body center dd details dialog dir div dl dt fieldset figcaption figure footer form "
     "header hgroup html legend main menu ol p pre search section summary ul li h1 h2 h3 h4 h5 h6 hr option table tr td th "
@@ -26,8 +24,7 @@ _BLOCKS = frozenset(
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _HIDDEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.I)
 _DATE_NAMES = frozenset(
-    "date dc.date dcterms.date dcterms.modified dcterms.created article:published_time article:modified_time last-modified "
-    "pubdate".split()
+    "date dc.date dcterms.date dcterms.modified dcterms.created article:published_time article:modified_time last-modified pubdate".split()
 )
 _AUTHOR_NAMES = frozenset("author dc.creator dcterms.creator".split())
 _BREAK = "\x00"  # stands for <br> until lines are joined; never in a text that was read

@@ -61,9 +61,7 @@ def read_word(path: Path) -> ParsedDocument:
             raise damaged("it has no document part")
         relations = container.relations(main)
         parts = dict(relations.values())
-        word = _Word(
-            *_styles(container.tree(parts.get("styles", ""))), *_numbering(container.tree(parts.get("numbering", ""))), {}, {}, {}
-        )
+        word = _Word(*_styles(container.tree(parts.get("styles", ""))), *_numbering(container.tree(parts.get("numbering", ""))), {}, {}, {})
         for kind, label in (("footnotes", "footnote"), ("endnotes", "endnote")):
             notes = container.tree(parts.get(kind, ""))
             for note in children(notes, label) if notes is not None else ():
@@ -88,9 +86,7 @@ def read_word(path: Path) -> ParsedDocument:
                     seen.add(text)
                     blocks.append(Block("paragraph", f"Page {kind}: {text}"))
         title, people, date = container.properties()
-        warnings = (
-            [f"{word.hidden} hidden {'passage was' if word.hidden == 1 else 'passages were'} left out"] if word.hidden else []
-        )
+        warnings = [f"{word.hidden} hidden {'passage was' if word.hidden == 1 else 'passages were'} left out"] if word.hidden else []
         embedded = sum(1 for name in container.names() if "/embeddings/" in name and not name.endswith((".xlsx", ".xlsb")))
         if embedded:
             warnings.append(f"{embedded} embedded {'file was' if embedded == 1 else 'files were'} not read")
