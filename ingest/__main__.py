@@ -18,7 +18,7 @@ from typing import Any
 
 import config
 from config import Settings
-from errors import FootnoteError, IndexMissing, UsageError
+from errors import FootnoteError, IndexMissing, LockHeld, UsageError
 from ingest import publish
 from ingest.types import FileReport, Report
 
@@ -96,9 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--timeout", type=_count, metavar="S", help="seconds a file may take (default: 30)")
     add("--max-mb", type=_count, metavar="N", help="MB of the largest file that is read (default: 100)")
     add("--only", action="append", default=[], metavar="GLOB", help="touch only files that fit; may be given again")
-    add(
-        "--exclude", action="append", default=[], metavar="GLOB", help="treat files that fit as absent; remembered for the folder"
-    )
+    add("--exclude", action="append", default=[], metavar="GLOB", help="treat files that fit as absent; remembered for the folder")
     add("--watch", action="store_true", help="stay and read the folders again whenever something in them changes")
     return parser
 
@@ -159,9 +157,7 @@ def _ingest(options: argparse.Namespace, settings: Settings) -> int:
 def report_json(report: Report) -> dict[str, Any]:
     """The contract's shape of a report."""
     counts = {status: report.count(status) for status in ("added", "changed", "moved", "removed", "unchanged")}
-    failed = [
-        {"document": each.document, "reason": each.reason, "cure": each.cure} for each in report.files if each.status == "failed"
-    ]
+    failed = [{"document": each.document, "reason": each.reason, "cure": each.cure} for each in report.files if each.status == "failed"]
     warnings = [*report.warnings, *(f"{each.document}: {warning}" for each in report.files for warning in each.warnings)]
     return {
         "version": report.version,
@@ -246,27 +242,37 @@ def _complain(error: FootnoteError, as_json: bool) -> None:
 
 def _watch(options: argparse.Namespace, settings: Settings) -> int:
     from ingest.refresh import sources
-
-    folders = [folder for _, folder in _folders(options)]
-    code = _ingest(options, settings)
-    options.force = False
-    folders = folders or [each.root for each in sources(settings.index, settings.collection)]
     from ingest.watch import changes
 
-    if sys.stderr.isatty():
-        print("Watching for changes; stop with Ctrl-C.", file=sys.stderr)
+    folders = [folder for _, folder in _folders(options)]
+    folders = folders or [each.root for each in sources(settings.index, settings.collection)]
+    code = None
     try:
         for _ in changes(folders, WATCH_QUIET_S, WATCH_POLL_S):
             try:
-                code = _ingest(options, settings)
-                sys.stdout.flush()
+                code = _ingest_when_free(options, settings)
             except FootnoteError as error:
-                if isinstance(error, UsageError):
-                    raise
+                if code is None:
+                    raise  # the very first run: said at once, not waited for
                 _complain(error, options.json)
+            options.force = False
+            sys.stdout.flush()
+            if sys.stderr.isatty():
+                print("Watching for changes; stop with Ctrl-C.", file=sys.stderr)
     except KeyboardInterrupt:
-        return code if code in (0, 3) else INTERRUPTED
-    return code
+        if code is None:
+            raise
+    return code or 0
+
+
+def _ingest_when_free(options: argparse.Namespace, settings: Settings) -> int:
+    """A refresh that waits for another writer to finish, since nobody will run it again."""
+    while True:
+        try:
+            return _ingest(options, settings)
+        except LockHeld as error:
+            _complain(error, False)
+            time.sleep(WATCH_POLL_S)
 
 
 # -- commands ----------------------------------------------------------------------------------------------------------
@@ -395,9 +401,7 @@ def _show(name: str, options: argparse.Namespace, settings: Settings) -> int:
             matching = catalog.match(name)
             found = [each for each in documents if each.id in matching]
         if len(found) > 1:
-            raise UsageError(
-                f"{name} fits {len(found)} documents: {', '.join(each.document for each in found[:5])} …", "Name one of them."
-            )
+            raise UsageError(f"{name} fits {len(found)} documents: {', '.join(each.document for each in found[:5])} …", "Name one of them.")
         if found and catalog:
             document = found[0]
             body: dict[str, Any] = {
@@ -427,9 +431,7 @@ def _show(name: str, options: argparse.Namespace, settings: Settings) -> int:
         elif place.is_file():
             body = _read_one(place, settings)
         else:
-            raise UsageError(
-                f"{name} is neither a document of {settings.collection!r} nor a file.", "See python -m ingest status."
-            )
+            raise UsageError(f"{name} is neither a document of {settings.collection!r} nor a file.", "See python -m ingest status.")
     finally:
         if catalog:
             catalog.close()
@@ -508,9 +510,7 @@ def _backup(target: Path, options: argparse.Namespace, settings: Settings) -> in
     from ingest.backup import backup
 
     name, size = backup(target.expanduser().resolve(), settings.collection, settings)
-    _tell(
-        {"version": name, "file": str(target), "bytes": size}, f"{name} written to {target} ({size / 1e6:,.1f} MB).", options.json
-    )
+    _tell({"version": name, "file": str(target), "bytes": size}, f"{name} written to {target} ({size / 1e6:,.1f} MB).", options.json)
     return 0
 
 
@@ -531,9 +531,7 @@ def _purge(name: str, options: argparse.Namespace, settings: Settings) -> int:
     from ingest.purge import purge
 
     body = purge(name, settings.collection, settings)
-    lines = [
-        f"{body['document']} was erased: {body['passages']} passages, {body['receipts']} receipts. No earlier version is left."
-    ]
+    lines = [f"{body['document']} was erased: {body['passages']} passages, {body['receipts']} receipts. No earlier version is left."]
     if body["file"]:
         lines.append(f"The file itself is still at {body['file']}; it is not read again, and only you can delete it.")
     _tell(body, "\n".join(lines), options.json)

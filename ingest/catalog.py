@@ -177,9 +177,7 @@ class Catalog:
         if not rows:
             raise KeyError((document_id, page_number))
         position, number, headings, tables = rows[0]
-        texts = self._rows(
-            "SELECT text FROM passages WHERE document_id = ? AND position = ? ORDER BY start", (document_id, position)
-        )
+        texts = self._rows("SELECT text FROM passages WHERE document_id = ? AND position = ? ORDER BY start", (document_id, position))
         return _page(number, "".join(text for (text,) in texts), headings, tables)
 
     def passages(self, ids: Sequence[int]) -> list[Passage]:
@@ -218,8 +216,7 @@ class Catalog:
         if not rows:
             return []
         before = self._rows(
-            "SELECT id FROM passages WHERE document_id = ? AND (position, start) < (?, ?) "
-            "ORDER BY position DESC, start DESC LIMIT 1",
+            "SELECT id FROM passages WHERE document_id = ? AND (position, start) < (?, ?) ORDER BY position DESC, start DESC LIMIT 1",
             rows[0],
         )
         after = self._rows(
@@ -298,11 +295,13 @@ class Draft:
         passages: Iterable[DraftPassage],
         *,
         added: str,
-        owner: str = LOCAL_USER,
-        groups: Sequence[str] = (),
+        replacing: Document | None = None,
     ) -> list[int]:
-        """Adds a document with its pages and passages; returns the passages' numbers, in order."""
-        document_id = self._insert(file, "ready", parsed, ParseFailure("", "", ""), added, owner, groups)
+        """Adds a document with its pages and passages; returns the passages' numbers, in order.
+
+        In place of `replacing` it keeps that one's number, owner and groups.
+        """
+        document_id = self._insert(file, "ready", parsed, ParseFailure("", "", ""), added, replacing)
         self._database.executemany(
             "INSERT INTO pages VALUES (?, ?, ?, ?, ?)",
             [
@@ -342,13 +341,11 @@ class Draft:
         self._database.execute("UPDATE documents SET passages = ? WHERE id = ?", (len(ids), document_id))
         return ids
 
-    def fail(
-        self, file: SourceFile, failure: ParseFailure, *, added: str, owner: str = LOCAL_USER, groups: Sequence[str] = ()
-    ) -> None:
-        """Adds a file that gave no text, so that it can be shown with reason and cure."""
+    def fail(self, file: SourceFile, failure: ParseFailure, *, added: str, replacing: Document | None = None) -> None:
+        """Adds a file that gave no text, so that it can be shown with reason and cure; `replacing` as in `add`."""
         name = file.path.rpartition("/")[2]
         parsed = ParsedDocument(kind=failure.kind, title=name, pages=())
-        self._insert(file, "failed", parsed, failure, added, owner, groups)
+        self._insert(file, "failed", parsed, failure, added, replacing)
 
     def remove(self, document_id: int) -> None:
         """Removes a document and everything that came from it."""
@@ -418,14 +415,16 @@ class Draft:
         parsed: ParsedDocument,
         failure: ParseFailure,
         added: str,
-        owner: str,
-        groups: Sequence[str],
+        replacing: Document | None,
     ) -> int:
+        if replacing:
+            self.remove(replacing.id)
         row = self._database.execute(
-            "INSERT INTO documents (source, path, absolute, size, mtime_ns, sha256, status, kind, title, date, people, "
+            "INSERT INTO documents (id, source, path, absolute, size, mtime_ns, sha256, status, kind, title, date, people, "
             "pages, passages, tables, ocr_pages, reason, cure, warnings, added, owner, groups) "
-            "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,0,?,?,?,?,?,?,?,?)",
+            "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,0,?,?,?,?,?,?,?,?)",
             (
+                replacing.id if replacing else None,
                 file.source,
                 file.path,
                 _place(file.absolute),
@@ -444,8 +443,8 @@ class Draft:
                 failure.cure,
                 _dump(parsed.warnings),
                 added,
-                owner,
-                _dump(groups),
+                replacing.owner if replacing else LOCAL_USER,
+                _dump(replacing.groups if replacing else ()),
             ),
         )
         return int(row.lastrowid or 0)

@@ -415,15 +415,13 @@ class _Refresh:
         to_read = [*changes.new, *(file for _, file in changes.changed)]
         for done, (file, result, seconds) in enumerate(self._parse(to_read, staging), 1):
             document = replaced.get((file.source, file.path))
-            if document:
-                draft.remove(document.id)
             status = "changed" if document else "added"
             if isinstance(result, ParseFailure):
-                draft.fail(file, result, added=added)
+                draft.fail(file, result, added=added, replacing=document)
                 report = FileReport(file.path, "failed", seconds=seconds, reason=result.reason, cure=result.cure)
             else:
                 parsed = result if result.title else dataclasses.replace(result, title=fallback_title(file.path))
-                ids = draft.add(file, parsed, passages(parsed), added=added)
+                ids = draft.add(file, parsed, passages(parsed), added=added, replacing=document)
                 report = FileReport(
                     file.path,
                     status,

@@ -12,7 +12,9 @@ from ingest.scan import scan
 
 
 def changes(folders: Sequence[Path], quiet_s: float, poll_s: float) -> Iterator[None]:
-    """Yields once for each burst of changes, `quiet_s` after its last; waits for the next one in between. Never ends by itself.
+    """Yields at once, then for each burst of changes, `quiet_s` after its last. Never ends by itself.
+
+    What changes while the caller is at work between two yields is noticed too.
 
     Looks at sizes and times every `poll_s` seconds where the system reports no changes, and on network shares that never do.
     """
@@ -21,6 +23,7 @@ def changes(folders: Sequence[Path], quiet_s: float, poll_s: float) -> Iterator[
     before = _fingerprint(folders)
     looked = time.monotonic()
     try:
+        yield
         while True:
             noticed = happened.wait(poll_s)
             # a share that reports nothing is looked at too, but seldom where an observer runs

@@ -48,6 +48,18 @@ def test_only_what_changed_is_read_and_embedded(folder: Folder) -> None:
     assert folder.reader.read == ["3.md"] and len(folder.embedder.embedded) == 1
 
 
+def test_a_changed_document_keeps_its_number(folder: Folder) -> None:
+    """Links to it in old conversations still open it."""
+    before = folder.open()
+    numbers = {each.document: each.id for each in before.catalog.documents()}
+    before.close()
+    folder.write("3.md", "# Part 3\n\nThis has changed.")
+    folder.refresh()
+    after = folder.open()
+    assert {each.document: each.id for each in after.catalog.documents()} == numbers
+    after.close()
+
+
 def test_a_moved_file_is_neither_read_nor_embedded(folder: Folder) -> None:
     """A folder is renamed: nothing but names changes."""
     (folder.root / "sub").mkdir()
