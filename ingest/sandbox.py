@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +32,7 @@ from config import ROOT, Settings
 from errors import DocumentUnreadable, FootnoteError
 from ingest.types import Heading, Page, ParsedDocument, ParseFailure, SourceFile, Table
 
+FORK, LOAD = b"f", b"l"  # what the fork server is asked for: a child, or `unstructured` loaded for all later ones
 FILES_A_CHILD = 200  # then it is replaced: parsers leak, and so does what one file leaves behind for the next
 GROWN_MB = 400  # resident growth after which an idle child is replaced
 WATCH_S = 0.1  # between two looks at memory and time; memory grows by about 1 GB a second at worst
@@ -117,21 +119,26 @@ class Sandbox:
 
         `files` is pulled as children become free. A child that crashes, hangs or grows costs its own file only.
         """
+        again: deque[SourceFile] = deque()  # files that found their child without `unstructured`
         waiting = iter(files)
         children: list[_Child] = []
         selector = selectors.DefaultSelector()
         more = True
         try:
             while True:
+                for child in [each for each in children if each.file is None and each.spent()]:
+                    selector.unregister(child.socket)
+                    children.remove(child)
+                    child.kill()
                 for child in children:
                     if more and child.file is None:
-                        following = next(waiting, None)
+                        following = _next(again, waiting)
                         if following is None:
                             more = False
                         else:
                             child.parse(following)
                 while more and len(children) < self._jobs and all(child.file is not None for child in children):
-                    following = next(waiting, None)
+                    following = _next(again, waiting)
                     if following is None:
                         more = False
                         break
@@ -140,19 +147,20 @@ class Sandbox:
                     selector.register(child.socket, selectors.EVENT_READ, child)
                     child.parse(following)
                 if not any(child.file is not None for child in children):
+                    if again:
+                        more = True
+                        continue
                     return
                 for key, _ in selector.select(WATCH_S):
                     key.data.receive()
                 for child in list(children):
-                    outcome = child.outcome()
-                    if outcome is None:
+                    if child.lacks_unstructured():
+                        again.append(child.let_go())
+                        more = True
                         continue
-                    file, result, seconds = outcome
-                    if child.spent():
-                        selector.unregister(child.socket)
-                        children.remove(child)
-                        child.kill()
-                    yield file, result, seconds
+                    outcome = child.outcome()
+                    if outcome is not None:
+                        yield outcome
         finally:
             selector.close()
             for child in children:
@@ -197,17 +205,21 @@ class Sandbox:
             return _Child(server, self._settings, self._scratch)
 
 
+def _next(again: deque[SourceFile], waiting: Iterator[SourceFile]) -> SourceFile | None:
+    """A file that was given back, else the next one; None where there is none now."""
+    return again.popleft() if again else next(waiting, None)
+
+
 class _Server:
     """The process that loads parsers and forks children. It ends when this side goes away."""
 
     def __init__(self, purpose: str, scratch: Path) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self._lock = threading.Lock()
+        self._loads = False
         self._socket = ours
         environment = {
-            name: value
-            for name, value in os.environ.items()
-            if name in ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
+            name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
         }
         if "FOOTNOTE_OFFLINE_LOG" in os.environ:  # `selfcheck --offline` watches these processes too
             environment |= {name: os.environ.get(name, "") for name in ("FOOTNOTE_OFFLINE_LOG", "PYTHONPATH")}
@@ -233,7 +245,14 @@ class _Server:
     def fork(self, end: socket.socket) -> None:
         """Asks for a child that speaks on `end`; it says its process id there when it is ready."""
         with self._lock, contextlib.suppress(OSError):
-            socket.send_fds(self._socket, [b"f"], [end.fileno()])
+            socket.send_fds(self._socket, [FORK], [end.fileno()])
+
+    def load_unstructured(self) -> None:
+        """Children asked for from now on have it."""
+        with self._lock, contextlib.suppress(OSError):
+            if not self._loads:
+                self._loads = True
+                self._socket.sendall(LOAD)
 
     def close(self) -> None:
         self._socket.close()  # the server kills its children and leaves
@@ -279,9 +298,7 @@ class _Child:
                 "do": "parse",
                 "path": str(file.absolute),
                 "name": file.path,
-                "settings": {
-                    name: getattr(settings, name) for name in ("max_file_mb", "max_pages", "max_chars", "ocr")
-                },
+                "settings": {name: getattr(settings, name) for name in ("max_file_mb", "max_pages", "max_chars", "ocr")},
             }
         )
 
@@ -357,6 +374,18 @@ class _Child:
         file, self.file, self._busy = self.file, None, False
         return file, result, seconds
 
+    def lacks_unstructured(self) -> bool:
+        """Whether the file in hand needs what this child was forked without."""
+        return self.file is not None and bool(self._messages) and "not_loaded" in self._messages[0]
+
+    def let_go(self) -> SourceFile:
+        """The file in hand, for another child; this one ends, and the next ones have what it lacked."""
+        if self.file is None:
+            raise FootnoteError("There is no file to let go.")
+        file, self.file, self._busy, self._ended = self.file, None, False, True
+        self._server.load_unstructured()
+        return file
+
     def picture(self) -> bytes | ParseFailure | None:
         if self._messages:
             self._busy = False
@@ -369,9 +398,7 @@ class _Child:
     def _failure(self, seconds: float) -> ParseFailure | None:
         """Why the work in hand will not end well; kills the child where it is at fault."""
         if self._ended:
-            return ParseFailure(
-                "crashed", "Reading it crashed the reader.", "Open it in its program and save it again, or save it as pdf."
-            )
+            return ParseFailure("crashed", "Reading it crashed the reader.", "Open it in its program and save it again, or save it as pdf.")
         if self._process is None:
             if time.monotonic() - self._born > START_S or not self._server.alive():
                 self.kill()

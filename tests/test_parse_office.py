@@ -333,8 +333,8 @@ def test_an_ods_names_columns_and_survives_a_million_repeated_rows(tmp_path: Pat
 
 def test_an_odp_has_a_page_a_slide(tmp_path: Path) -> None:
     body = (
-        '<office:presentation><draw:page><draw:frame presentation:class="title"><draw:text-box><text:p>One</text:p></draw:text-box></draw:frame>'
-        "<draw:frame><draw:text-box><text:p>Text.</text:p></draw:text-box></draw:frame></draw:page><draw:page/></office:presentation>"
+        '<office:presentation><draw:page><draw:frame presentation:class="title"><draw:text-box><text:p>One</text:p>'
+        "</draw:text-box></draw:frame><draw:frame><draw:text-box><text:p>Text.</text:p></draw:text-box></draw:frame></draw:page><draw:page/></office:presentation>"
     )
     document = read(opendocument(tmp_path / "a.odp", "presentation", body))
 
@@ -392,7 +392,8 @@ def test_a_billion_laughs_stay_unexpanded(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(
             "word/document.xml",
-            f"<?xml version='1.0'?><!DOCTYPE d [{entities}]><w:document xmlns:w='w'><w:body><w:p><w:r><w:t>open &l39;</w:t></w:r></w:p></w:body></w:document>",
+            f"<?xml version='1.0'?><!DOCTYPE d [{entities}]><w:document xmlns:w='w'><w:body><w:p><w:r><w:t>open &l39;</w:t></w:r></w:p>"
+            "</w:body></w:document>",
         )
     try:
         text = read(path).pages[0].text

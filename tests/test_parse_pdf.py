@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pypdf
 import pytest
@@ -176,7 +177,7 @@ def test_the_outline_decides_what_is_a_heading(tmp_path: Path) -> None:
 def test_an_outline_that_goes_round_in_circles_ends(tmp_path: Path) -> None:
     writer = pypdf.PdfWriter(clone_from=drawn(tmp_path / "a.pdf", lines(PROSE, 80, 60, 780)))
     item = writer.add_outline_item(title="Again", page_number=0)
-    entry = item.get_object()
+    entry: Any = item.get_object()
     entry[NameObject("/Next")] = item
     entry[NameObject("/First")] = item
     writer.write(tmp_path / "b.pdf")

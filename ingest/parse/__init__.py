@@ -1,6 +1,6 @@
 """One file → pages of text with headings, tables and offsets. What the file is, its content decides, not its name.
 
-Readers are imported when their format first comes up; `preload()` imports those that take long.
+Readers are imported when their format first comes up; `preload()` imports them all but `unstructured`, which takes seconds.
 """
 
 from __future__ import annotations
@@ -166,12 +166,9 @@ def _title(document: ParsedDocument, name: str) -> str:
 
 
 def preload() -> None:
-    """Imports every reader, so that a process forked afterwards has them."""
+    """Imports every reader, so that a process forked afterwards has them. For `unstructured` see `elements.py`."""
     import openpyxl  # noqa: F401
     import oxmsg  # noqa: F401
     import xlrd  # noqa: F401
 
     from ingest.parse import epub, legacy, mail, markdown, odf, pandoc, pdf, rtf, sheets, slides, text, web, word  # noqa: F401
-    from ingest.parse.elements import preload_unstructured
-
-    preload_unstructured()

@@ -21,9 +21,24 @@ os.environ["SCARF_NO_ANALYTICS"] = "1"
 os.environ["UNSTRUCTURED_DISABLE_NOTICE"] = "1"
 
 
+_left_to_server = False
+
+
+class NotLoaded(Exception):
+    """A sandbox child met a plain text, and its fork server has not loaded `unstructured` yet."""
+
+
+def leave_loading_to_server() -> None:
+    """From now on this process raises NotLoaded instead of importing: in a child it would be paid again and again."""
+    global _left_to_server
+    _left_to_server = True
+
+
 @lru_cache(maxsize=1)
 def _unstructured() -> Any:
     """`unstructured.partition.text`, ready to be used without a network."""
+    if _left_to_server:
+        raise NotLoaded
     had_torch = "torch" in sys.modules
     if not had_torch:
         sys.modules["torch"] = None  # type: ignore[assignment]  # spaCy would import it, 2 s and 150 MB, for nothing

@@ -22,7 +22,7 @@ from ingest.parse.dates import iso_date
 
 _BROKEN = (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zlib.error)
 MAX_PART_BYTES = 300_000_000  # one XML part, expanded: as a tree it takes five to ten times that
-_TEMPLATE_DATE = "2013-12-23"  # creation date inside python-docx's default template: says nothing about a document
+_TEMPLATE_DATES = ("2013-12-23", "2013-01-27")  # inside the templates of python-docx and python-pptx: of no document
 
 
 def local(element: etree._Element) -> str:
@@ -166,9 +166,9 @@ class Container:
             return "", (), None
         values = {local(each): clean_line(each.text or "") for each in tree}
         date = iso_date(values.get("modified"))
-        if date is None or date == _TEMPLATE_DATE:
+        if date is None or date in _TEMPLATE_DATES:
             date = iso_date(values.get("created"))
-        if date == _TEMPLATE_DATE:
+        if date in _TEMPLATE_DATES:
             date = None
         author = values.get("creator", "")
         return values.get("title", ""), (author,) if author and author != "python-docx" else (), date

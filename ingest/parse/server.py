@@ -21,6 +21,7 @@ from typing import Any
 
 from config import Settings
 from errors import DocumentUnreadable
+from ingest.sandbox import LOAD, document_to_json
 
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 CLONE_NEWNET, CLONE_NEWUSER = 0x40000000, 0x10000000
@@ -62,8 +63,7 @@ def main() -> None:
         from ingest.parse import preload
 
         preload()
-    gc.collect()
-    gc.freeze()  # what is loaded by now stays shared between the children
+    _freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the kernel
     children: list[int] = []
     while True:
@@ -76,6 +76,11 @@ def main() -> None:
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
             return
+        if data == LOAD:
+            from ingest.parse.elements import preload_unstructured
+
+            preload_unstructured()
+            _freeze()
         for fd in fds:
             pid = os.fork()
             if pid == 0:
@@ -84,6 +89,12 @@ def main() -> None:
                 os._exit(0)
             os.close(fd)
             children = [each for each in children if _alive(each)] + [pid]
+
+
+def _freeze() -> None:
+    """What is loaded by now stays shared between the children."""
+    gc.collect()
+    gc.freeze()
 
 
 def _alive(pid: int) -> bool:
@@ -114,6 +125,9 @@ def _child(channel: socket.socket, scratch: Path) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     folder = Path(tempfile.mkdtemp(prefix="child-", dir=scratch))
     confine(folder)
+    from ingest.parse.elements import leave_loading_to_server
+
+    leave_loading_to_server()
     _send(channel, {"pid": os.getpid()})
     while True:
         request = _receive(channel)
@@ -169,12 +183,18 @@ def _answer(request: dict[str, Any], channel: socket.socket) -> dict[str, Any] |
 
             return render_page(Path(request["path"]), request["number"], request["quotes"], request["width"])
         from ingest.parse import parse
-        from ingest.sandbox import document_to_json
+        from ingest.parse.elements import NotLoaded
 
         settings = Settings(**request["settings"])
-        document = parse(
-            Path(request["path"]), request["name"], settings, lambda seconds: _send(channel, {"ask": "time", "seconds": seconds})
-        )
+        try:
+            document = parse(
+                Path(request["path"]),
+                request["name"],
+                settings,
+                lambda seconds: _send(channel, {"ask": "time", "seconds": seconds}),
+            )
+        except NotLoaded:
+            return {"not_loaded": True}
         return {"document": document_to_json(document)}
     except DocumentUnreadable as error:
         return {"kind": error.kind, "reason": error.message, "cure": error.cure}
