@@ -33,11 +33,11 @@ ASK: dict[str, tuple[str, ...]] = {
     "money": ("how much", "how much money", "what amount"),
     "duration": ("how long", "how much time", "for how long"),
     "count": ("how many",),
-    "name": ("what", "who", "which"),
+    "name": ("what",),  # see ask_for_name
     "purpose": ("why", "for what purpose", "what for", "to do what"),
     "reason": ("why", "for what reason", "due to what"),
     "means": ("how", "by what means", "in what way"),
-    "thing": ("what", "what", "which", "what kind of thing"),
+    "thing": ("what",),
 }
 AUXILIARIES = frozenset("is are was were has have had can could will would may might must should does did do".split())
 FUNCTION_WORDS = frozenset(
@@ -83,6 +83,24 @@ SYNONYMS = [
 ]
 SYNONYM = {word: tuple(other for other in row if other != word) for row in SYNONYMS for word in row if " " not in word}
 NAME = dict(PATTERNS)["name"]
+# What a name says about what it names, so that "who" is asked for people only.
+TITLES = frozenset("mr mrs ms dr doctor professor president king queen sir saint pope general prince princess emperor lord lady".split())
+FIRST_NAMES = frozenset(
+    """john james robert michael william david richard joseph thomas charles christopher daniel matthew anthony mark donald steven
+    paul andrew joshua kenneth kevin brian george edward ronald timothy jason jeffrey ryan jacob gary nicholas eric jonathan
+    stephen larry justin scott brandon benjamin samuel gregory frank alexander raymond patrick jack dennis jerry peter henry
+    arthur albert walter louis philip francis isaac martin simon hugh oliver leonard frederick karl hans jean pierre jacques
+    antoine antonio jose juan carlos luis marco maria mary anna anne elizabeth jennifer linda barbara susan jessica sarah karen
+    lisa nancy betty margaret sandra ashley emily donna michelle carol amanda melissa deborah stephanie rebecca laura helen
+    sharon cynthia kathleen amy angela ruth emma alice julia grace rose jane catherine victoria charlotte eleanor marie ali
+    muhammad mohammed ahmed hassan omar ibrahim abraham moses jan johann johannes friedrich heinrich otto ludwig ivan dmitri""".split()
+)
+HEADS = frozenset(
+    """university college school institute company corporation party court council commission committee agency department
+    ministry union act treaty war battle church castle palace museum hospital river sea ocean island street avenue house hall
+    library theatre center centre foundation association society bank law theorem theory machine problem virus protein syndrome
+    disease study trial network service program project system policy program award prize league club team""".split()
+)
 DIGITS = re.compile(r"\d[\d,.]*\d|\d")
 LONGEST_CLAUSE = 22  # words of one made question
 
@@ -152,10 +170,7 @@ def ask(sentence: str, kind: str, start: int, end: int, chance: random.Random) -
         return None
     word = chance.choice(ASK[kind])
     if kind == "name":
-        if left and left[-1] in ("in", "at", "near", "from"):
-            word = chance.choice(("where", "what place", "which place", "what"))
-        elif left and left[-1] == "by":
-            word = chance.choice(("whom", "who", "what"))
+        word = ask_for_name(sentence[start:end], left, chance)
     elif kind == "count" and right:
         word = f"how many {right[0]}"
         right = right[1:]
@@ -170,12 +185,25 @@ def ask(sentence: str, kind: str, start: int, end: int, chance: random.Random) -
         words = [word, *right]
     elif auxiliary is not None and chance.random() < 0.75:
         words = [word, left[auxiliary], *left[:auxiliary], *left[auxiliary + 1 :], *right]
-    elif chance.random() < 0.5:
+    elif chance.random() < 0.7:
         words = [*left, word, *right]
     else:
-        words = [word, "did" if chance.random() < 0.3 else "", *left, *right]
+        words = [word, *left, *right]
     question = " ".join(each for each in words if each)
     return question[:1].upper() + question[1:] + ("?" if chance.random() < 0.9 else "")
+
+
+def ask_for_name(name: str, left: Sequence[str], chance: random.Random) -> str:
+    """The question word for a name after the words `left`: who, where, which university, or what."""
+    words = name.split()
+    if words[0].lower() in FIRST_NAMES | TITLES or (left and left[-1].lower() in TITLES):
+        return chance.choice(("whom", "who")) if left and left[-1] in ("by", "with", "to", "for") else "who"
+    if len(words) > 1 and words[-1].lower() in HEADS:
+        head = words[-1].lower()
+        return chance.choice((f"which {head}", f"what {head}", f"what is the name of the {head}", "what"))
+    if left and left[-1] in ("in", "at", "near", "from"):
+        return chance.choice(("where", "what place", "which place", "what"))
+    return "what"
 
 
 def loosened(words: Sequence[str], chance: random.Random) -> list[str]:

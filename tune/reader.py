@@ -30,6 +30,7 @@ from rag.reader import (
     Window,
     Windows,
     body_folder,
+    half_precision,
     load_body,
     load_tokenizer,
     pad,
@@ -165,7 +166,7 @@ def train(
     average = {name: each.detach().clone() for name, each in parameters.items()}
     step = restore(out, model, optimizer, average, run, steps) if resume else 0
     rates = [group["lr"] for group in optimizer.param_groups]
-    half = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    half = half_precision()
     examples = sum(map(len, found.values()))
     say(f"{len(triples)} triples, {examples} examples, steps {step} to {steps}, {'bfloat16' if half else 'float32'}")
     model.train()
