@@ -23,6 +23,7 @@ _NUMERIC = re.compile(r"^[(\[]?[-–—−+]?\s?[$€£¥]?\s?[(]?[-–—−]?[
 _YEAR = re.compile(r"^(?:19|20)[0-9]{2}[A-Z]?$")
 _WORD = re.compile(r"[^\W\d_]+")
 
+HEADING_RATIO = 1.06  # to the body's height; word processors set their third heading at 12 to 11 points
 COLUMN_GAP = 1.0  # gap between runs, in text heights, that no word space of justified text reaches
 MAX_STEPS = 20_000  # places looked at across a page; a page that wide is no page
 MAX_DEPTH = 4  # columns inside columns
@@ -112,7 +113,7 @@ def look_of(pages: Iterable[Sequence[Run]], outline: dict[str, int]) -> Look:
             if run.table is not None:
                 continue
             size = len(run.text)
-            rounded = round(run.height * 2) / 2
+            rounded = round(run.height * 4) / 4
             heights[rounded] += size
             total += size
             bold += size * run.bold
@@ -123,10 +124,10 @@ def look_of(pages: Iterable[Sequence[Run]], outline: dict[str, int]) -> Look:
     if not total:
         return Look(outline=outline)
     body = heights.most_common(1)[0][0]
-    sizes = sorted((size for size in large if size >= body * 1.12 + 0.01), reverse=True)
+    sizes = sorted((size for size in large if size >= body * HEADING_RATIO and heights[size] < 0.2 * total), reverse=True)
     levels: list[float] = []
     for height in sizes:  # heights that differ by rounding are one level
-        if not levels or height < levels[-1] * 0.94:
+        if not levels or height < levels[-1] * 0.95:
             levels.append(height)
     return Look(body, tuple(levels[:5]), outline, frozenset(hyphenated), bold > 0.6 * total)
 
@@ -455,10 +456,11 @@ def _region_blocks(lines: list[Line], look: Look) -> list[Block]:
     blocks: list[Block] = []
     index = 0
     pending: list[Line] = []
+    left, right = min((line.x0 for line in lines), default=0.0), max((line.x1 for line in lines), default=0.0)
     while index < len(lines):
         ruled = lines[index].runs[0].table
         if ruled is not None:
-            blocks.extend(_paragraphs(pending, look))
+            blocks.extend(_paragraphs(pending, look, left, right))
             pending = []
             blocks.append(ruled)
             index += 1
@@ -469,11 +471,11 @@ def _region_blocks(lines: list[Line], look: Look) -> list[Block]:
             pending.append(lines[index])
             index += 1
             continue
-        blocks.extend(_paragraphs(pending, look))
+        blocks.extend(_paragraphs(pending, look, left, right))
         pending = []
         blocks.append(table)
         index = end
-    blocks.extend(_paragraphs(pending, look))
+    blocks.extend(_paragraphs(pending, look, left, right))
     return blocks
 
 
@@ -583,7 +585,7 @@ def _fold(rows: list[list[str]], spans: list[list[tuple[int, int, str]]], lines:
         for span in spans[:heads]:
             for start, end, text in span:
                 for column in range(start, end + 1):
-                    head[column] = f"{head[column]} {text}".strip()
+                    head[column] = join_lines(list(filter(None, (head[column], text))))
         folded.append([cell.replace(SOFT_HYPHEN, "") for cell in head])
     for index, row in enumerate(rows[heads:], heads):
         if folded and len(folded) > bool(heads):
@@ -606,8 +608,8 @@ def _is_number(cell: str) -> bool:
     return bool(_NUMERIC.match(cell)) and not _YEAR.match(cell)
 
 
-def _paragraphs(lines: Sequence[Line], look: Look) -> list[Block]:
-    """Lines of running text → paragraphs, items and headings."""
+def _paragraphs(lines: Sequence[Line], look: Look, left: float, right: float) -> list[Block]:
+    """Lines of running text between `left` and `right` → paragraphs, items and headings."""
     if not lines:
         return []
     gaps = [
@@ -616,8 +618,6 @@ def _paragraphs(lines: Sequence[Line], look: Look) -> list[Block]:
         if abs(above.height - below.height) < 0.1 * above.height
     ]
     close = sorted(gaps)[len(gaps) // 4] if gaps else 0.0
-    right = max(line.x1 for line in lines)
-    left = min(line.x0 for line in lines)
     groups: list[list[Line]] = []
     for line in lines:
         if groups and not _starts_anew(groups[-1], line, close, left, right):
@@ -630,7 +630,7 @@ def _paragraphs(lines: Sequence[Line], look: Look) -> list[Block]:
 def _starts_anew(group: Sequence[Line], line: Line, close: float, left: float, right: float) -> bool:
     last = group[-1]
     height = max(last.height, 1.0)
-    if abs(line.height - last.height) > 0.13 * height:
+    if abs(line.height - last.height) > 0.07 * height:
         return True
     if line.bold != last.bold and (last.x1 < right - 3 * height or _ends(last.text)):
         return True  # otherwise a line wholly bold beside a mixed one is emphasis

@@ -52,6 +52,7 @@ THIN, SHORT = 3.0, 8.0  # points: a rule is thinner and longer than these
 MAX_OBJECTS = 6000  # of one page; more is a drawing, and looking at each costs more than its table is worth
 FIGURE_GAP = 0.5  # gap between two figures, in text heights, that divides columns of numbers set tight
 ZONE = 0.13  # share of the page height in which running headers and footers stand
+EDGE = 60.0  # points of the first and last text of a page that are looked at
 REPEATS = 3  # pages that must share a line at one place before it is a running header
 _SYMBOL_BULLETS = {
     0xF0B7: "•",
@@ -476,32 +477,59 @@ def _read_scans(
 
 
 def _running_lines(runs: Sequence[Sequence[Run]], sizes: Sequence[tuple[float, float]]) -> list[set[int]]:
-    """For each page, the `order` of runs that belong to running headers, footers and page numbers."""
-    seen: Counter[tuple[str, int, bool]] = Counter()
-    candidates: list[list[tuple[tuple[str, int, bool], Line]]] = []
+    """For each page, the `order` of runs that belong to running headers, footers and page numbers.
+
+    Lines are taken from the edge inwards and only as long as each of them repeats: the head of a table that stands at one
+    place on several pages, below titles that differ, is no running header.
+    """
+    placed: Counter[tuple[str, int, bool]] = Counter()  # text, place, top or foot
+    anywhere: Counter[tuple[str, bool]] = Counter()
+    edges: list[list[list[tuple[str, int, Line]]]] = []
     for found, (_, height) in zip(runs, sizes, strict=False):
-        mine: list[tuple[tuple[str, int, bool], Line]] = []
-        if found:
-            top = [run for run in found if run.bottom < ZONE * height]
-            foot = [run for run in found if run.top > (1 - ZONE) * height]
-            for zone, is_top in ((top, True), (foot, False)):
-                lines = lines_of(list(zone))
-                for line in lines[:4] if is_top else lines[-4:]:
-                    said = re.sub(r"\d+|\b[ivxlc]+\b", "#", line.text.lower())[:80]
-                    mine.append(((said, round(line.top / 6), is_top), line))
-        candidates.append(mine)
-        for (said, height_at, at_top), _ in mine:
-            for near in (-1, 0, 1):
-                seen[(said, height_at + near, at_top)] += 1
+        mine: list[list[tuple[str, int, Line]]] = []
+        for is_top in (True, False):
+            first, last = min((run.top for run in found), default=0.0), max((run.bottom for run in found), default=0.0)
+            zone = [run for run in found if (run.top < first + EDGE if is_top else run.bottom > last - EDGE)]
+            lines = lines_of(zone)
+            inwards = [(_mark(line.text), round(line.top / 6), line) for line in (lines[:4] if is_top else lines[:-5:-1])]
+            mine.append(inwards)
+            for mark, place, line in inwards:
+                anywhere[(mark, is_top)] += 1
+                if line.bottom < ZONE * height if is_top else line.top > (1 - ZONE) * height:
+                    for near in (-1, 0, 1):
+                        placed[(mark, place + near, is_top)] += 1
+        edges.append(mine)
+    often = max(5, len(runs) // 4)
     dropped: list[set[int]] = []
-    for number, mine in enumerate(candidates):
+    for found, mine in zip(runs, edges, strict=True):
         orders: set[int] = set()
-        for mark, line in mine:
-            need = 2 if _PAGE_NUMBER.fullmatch(mark[0]) else REPEATS
-            if seen[mark] >= need:
-                orders.update(_orders(line, runs[number]))
+        for is_top, inwards in zip((True, False), mine, strict=True):
+            for mark, place, line in inwards:
+                need = 2 if _PAGE_NUMBER.fullmatch(mark) else REPEATS
+                if placed[(mark, place, is_top)] < need and anywhere[(mark, is_top)] < often:
+                    break
+                orders.update(_orders(line, found))
         dropped.append(orders)
+    for number, order in _page_numbers(runs):
+        dropped[number].add(order)
     return dropped
+
+
+def _mark(text: str) -> str:
+    """What the same running line has in common from page to page."""
+    return re.sub(r"\d+|\b[ivxlc]+\b", "#", text.lower())[:80]
+
+
+def _page_numbers(runs: Sequence[Sequence[Run]]) -> list[tuple[int, int]]:
+    """Page and `order` of figures alone in the last line, wherever that is, that count with the pages."""
+    lone: list[tuple[int, int, int]] = []
+    for number, found in enumerate(runs):
+        lowest = max((run.bottom for run in found), default=0.0)
+        last = [run for run in found if run.bottom > lowest - 3]
+        if len(last) == 1 and len(found) > 1 and re.fullmatch(r"[-–— ]*\d{1,4}[-–— ]*", last[0].text):
+            lone.append((number, last[0].order, int(re.sub(r"\D", "", last[0].text)) - number))
+    offsets = Counter(offset for _, _, offset in lone)
+    return [(number, order) for number, order, offset in lone if offsets[offset] >= REPEATS]
 
 
 def _orders(line: Line, runs: Sequence[Run]) -> set[int]:
@@ -622,7 +650,9 @@ def _with_forms(page: Page, forms: Sequence[tuple[str, str]]) -> Page:
 def _first_heading(pages: Sequence[Page]) -> str:
     for page in pages[:2]:
         if page.headings:
-            return min(page.headings, key=lambda heading: (heading.level, heading.start)).text[:200]
+            highest = min(page.headings, key=lambda heading: (heading.level, heading.start))
+            first = page.headings[0]
+            return (first if first.start == 0 and first.level <= highest.level + 1 else highest).text[:200]
     return ""
 
 
