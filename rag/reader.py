@@ -40,8 +40,8 @@ class Reading:
     """What the reader finds in one text: text[start:end] is its best span.
 
     `score` and `null_score` are logits: the best span's, and that of "this passage does not answer". `answer_probability` is
-    the calibrated chance that it does answer. `sentences` holds, for each sentence span asked for, the best span score that
-    starts and ends inside it, less the null score.
+    the calibrated chance that it does answer. `sentences` holds, for each sentence span asked for, the score of the best span
+    inside it, less the null score; `spans` where in the text that span stands.
     """
 
     start: int
@@ -50,6 +50,7 @@ class Reading:
     null_score: float
     answer_probability: float
     sentences: tuple[float, ...] = ()
+    spans: tuple[tuple[int, int], ...] = ()
 
     @property
     def margin(self) -> float:
@@ -193,6 +194,7 @@ class Reader:
         body = body or body_folder()
         self.windows = Windows(load_tokenizer(body), self.about["question_tokens"], self.about["window_tokens"])
         self.max_answer_tokens: int = self.about["max_answer_tokens"]
+        self.length_penalty: float = self.about["length_penalty"]
         self.name = f"reader-{self.about['weights_sha256'][:12]}"
         config = BertConfig.from_pretrained(str(body), attn_implementation="sdpa")
         self.model = SpanModel(config)
@@ -256,10 +258,12 @@ class Reader:
         null = min(float(array[0].sum()) for _, array in windows)
         best, start, end = -1e9, 0, 0
         inside = [-1e9] * len(sentences)
+        places = list(sentences)
         for window, array in windows:
             if not window.offsets:
                 continue
-            spans = span_scores(array[window.first : window.first + len(window.offsets)], self.max_answer_tokens)
+            mine = array[window.first : window.first + len(window.offsets)]
+            spans = span_scores(mine, self.max_answer_tokens, self.length_penalty)
             first, width = np.unravel_index(int(spans.argmax()), spans.shape)
             if spans[first, width] > best:
                 best = float(spans[first, width])
@@ -272,17 +276,25 @@ class Reader:
                 if low < high:
                     rows = spans[low:high]
                     allowed = np.arange(rows.shape[1])[None, :] + np.arange(low, high)[:, None] < high
-                    inside[number] = max(inside[number], float(np.where(allowed, rows, -1e9).max()))
+                    rows = np.where(allowed, rows, -1e9)
+                    row, width = np.unravel_index(int(rows.argmax()), rows.shape)
+                    if rows[row, width] > inside[number]:
+                        inside[number] = float(rows[row, width])
+                        places[number] = (window.offsets[low + row][0], window.offsets[low + row + width][1])
         if best <= -1e9:
-            return Reading(0, 0, null - 20.0, null, self.probability(-20.0), (-20.0,) * len(sentences))
+            return Reading(0, 0, null - 20.0, null, self.probability(-20.0), (-20.0,) * len(sentences), tuple(places))
         scores = tuple(max(each - null, -40.0) for each in inside)  # a sentence outside every window cannot be told apart
-        return Reading(start, min(end, length), best, null, self.probability(best - null), scores)
+        return Reading(start, min(end, length), best, null, self.probability(best - null), scores, tuple(places))
 
 
-def span_scores(logits: np.ndarray, max_tokens: int) -> np.ndarray:
-    """(tokens, 2) logits → (tokens, widths): the score of the span of width + 1 tokens from each token; -1e9 past the end."""
+def span_scores(logits: np.ndarray, max_tokens: int, length_penalty: float = 0.0) -> np.ndarray:
+    """(tokens, 2) logits → (tokens, widths): the score of the span of width + 1 tokens from each token; -1e9 past the end.
+
+    Each token after the first costs `length_penalty`: start and end are scored apart, and their best pair tends to be too long.
+    """
     tokens = len(logits)
     widths = min(max_tokens, tokens)
     ends = np.full(tokens + widths, -1e9, dtype=np.float64)
     ends[:tokens] = logits[:, 1]
-    return logits[:, 0][:, None].astype(np.float64) + np.lib.stride_tricks.sliding_window_view(ends, widths)[:tokens]
+    scores = logits[:, 0][:, None].astype(np.float64) + np.lib.stride_tricks.sliding_window_view(ends, widths)[:tokens]
+    return scores - length_penalty * np.arange(widths)

@@ -122,6 +122,7 @@ def test_span_scores_are_start_plus_end_and_never_past_the_end() -> None:
     assert found[0].tolist() == [6.0, 7.0]
     assert found[1].tolist() == [8.0, 9.0]
     assert found[2, 0] == 11.0 and found[2, 1] < -1e8
+    assert span_scores(logits, 2, 0.5)[0].tolist() == [6.0, 6.5]
 
 
 def test_neighbours_in_a_batch_do_not_change_a_reading(untrained: Path) -> None:
@@ -241,6 +242,8 @@ def test_the_shipped_reader_finds_the_span_and_its_sentence() -> None:
     assert "28" in LEAVE[reading.start : reading.end]
     assert reading.end - reading.start < 40
     assert reading.sentences[0] == max(reading.sentences) == pytest.approx(reading.margin)
+    assert reading.spans[0] == (reading.start, reading.end)
+    assert all(left <= start < end <= right for (left, right), (start, end) in zip(spans, reading.spans, strict=True))
 
 
 @pytest.mark.real
