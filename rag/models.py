@@ -174,11 +174,13 @@ def bench(settings: Settings, name: str | None = None, say: Say = lambda _: None
 def table(result: dict[str, Any]) -> str:
     """What `available`, `pull` or `bench` returned, for a person."""
     if "pulled" in result:
-        return f"{result['pulled']} ({result['megabytes']:,.1f} MB, SHA-256 {result['sha256'][:12]}…) is there.\nUse it with: {result['use']}"
+        what = f"{result['pulled']} ({result['megabytes']:,.1f} MB, SHA-256 {result['sha256'][:12]}…)"
+        return f"{what} is there.\nUse it with: {result['use']}"
     if "benched" in result:
         return _bench_table(result)
     lines = [
-        f"{'→' if each['used'] else ' '} {each['name']:<44} {each['megabytes']:>9,.1f} MB  {each['sha256'][:12]:<12}  {each['about']}"
+        f"{'→' if each['used'] else ' '} {each['name']:<44} {each['megabytes']:>9,.1f} MB  "
+        f"{each['sha256'][:12]:<12}  {each['about']}"
         for each in result["models"]
     ]
     if result["server"]:
@@ -199,11 +201,13 @@ def _bench_table(result: dict[str, Any]) -> str:
             lines.append("The two have different vocabularies, so their words are not compared.")
         else:
             lines.append(
-                f"Same next word at {agreement['same_word']:.1%} of {agreement['places']} places; mean divergence {agreement['divergence']:.4f} "
-                f"nats; perplexity {agreement['perplexity'][0]:.2f} as delivered, {agreement['perplexity'][1]:.2f} here."
+                f"Same next word at {agreement['same_word']:.1%} of {agreement['places']} places; "
+                f"mean divergence {agreement['divergence']:.4f} nats; "
+                f"perplexity {agreement['perplexity'][0]:.2f} as delivered, {agreement['perplexity'][1]:.2f} here."
             )
     lines.append(
-        f"{result['threads']} threads, {result['prompt_tokens']} tokens of prompt, {result['written_tokens']} written, {result['rounds']} rounds."
+        f"{result['threads']} threads, {result['prompt_tokens']} tokens of prompt, {result['written_tokens']} written, "
+        f"{result['rounds']} rounds."
     )
     return "\n".join(lines)
 

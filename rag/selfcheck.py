@@ -60,7 +60,7 @@ class _Run:
         made = environment(self.settings)
         made |= {"PYTHONPATH": os.pathsep.join([str(HOOK), str(ROOT)]), "FOOTNOTE_OFFLINE_LOG": str(self.log)}
         made |= {"STREAMLIT_SERVER_PORT": str(self.settings.port)}
-        for name in ("DO_NOT_TRACK", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "SCARF_NO_ANALYTICS"):
+        for name in ("DO_NOT_TRACK", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "ORT_DISABLE_TELEMETRY", "SCARF_NO_ANALYTICS"):
             made.pop(name, None)  # the product has to be quiet by itself
         return made
 

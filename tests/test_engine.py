@@ -184,7 +184,7 @@ def test_stopping_ends_the_pieces_and_reading(model: LanguageModel) -> None:
     """should_stop is heard between words and while a long prompt is read, and the model works afterwards."""
     tokens = model.chat(QUESTION)
     seen: list[str] = []
-    for piece in model.generate(tokens, max_tokens=50, should_stop=lambda: len(seen) >= 2):
+    for piece in model.generate(tokens, max_tokens=50, should_stop=lambda: len(seen) >= 2):  # noqa: B023 - asked while it grows
         seen += [piece]
     assert len(seen) == 2
     model.clear()
@@ -227,3 +227,12 @@ def test_an_unknown_level_is_refused(settings: Settings) -> None:
     """model_level is one of three words."""
     with pytest.raises(UsageError):
         LanguageModel(dataclasses.replace(settings, model_level="wild"))
+
+
+def test_a_conversion_by_another_recipe_is_made_again(tmp_path: Path) -> None:
+    """An older Footnote's conversion is not kept when the recipe has improved."""
+    settings = dataclasses.replace(config.load(), home=tmp_path)
+    made = files.model_file(settings, lambda _: None)
+    files.record(settings, files.CONVERTED_FILE, {**files.register(settings)[files.CONVERTED_FILE], "recipe": "older"})
+    said: list[str] = []
+    assert files.model_file(settings, said.append) == made and said

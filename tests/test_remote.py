@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.server.asked.append(body)
         self.server.keys.append(self.headers["Authorization"])
-        lines = [{"choices": [{"delta": {"content": word}}]} for word in self.server.words]
+        lines: list[dict[str, object]] = [{"choices": [{"delta": {"content": word}}]} for word in self.server.words]
         lines.append({"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3}})
         text = (
             ": keep-alive\n\n"
@@ -73,10 +74,10 @@ def server() -> Iterator[OneModelServer]:
     thread.join()
 
 
-def settings(server: OneModelServer, **more: object) -> Settings:
+def settings(server: OneModelServer, **more: Any) -> Settings:
     return dataclasses.replace(
         config.Settings(), server_url=f"http://127.0.0.1:{server.server_port}/v1", server_model="big", **more
-    )  # type: ignore[arg-type]
+    )
 
 
 def test_words_arrive_as_the_server_says_them(server: OneModelServer) -> None:
@@ -102,7 +103,7 @@ def test_stopping_ends_the_stream(server: OneModelServer) -> None:
     """should_stop is asked after each piece."""
     model = RemoteModel(settings(server))
     seen: list[str] = []
-    for piece in model.generate(model.chat(QUESTION), max_tokens=9, should_stop=lambda: len(seen) >= 1):
+    for piece in model.generate(model.chat(QUESTION), max_tokens=9, should_stop=lambda: len(seen) >= 1):  # noqa: B023 - asked while it grows
         seen += [piece]
     assert seen == ["In "]
 

@@ -105,7 +105,8 @@ def test_system_calls_to_other_machines_are_found_in_a_trace(tmp_path: Path) -> 
         '7 connect(3, {sa_family=AF_INET, sin_port=htons(80), sin_addr=inet_addr("127.0.0.1")}, 16) = 0\n'
         '7 connect(3, {sa_family=AF_INET6, sin6_port=htons(80), inet_pton(AF_INET6, "::1", &sin6_addr)}, 28) = 0\n'
         '8 connect(4, {sa_family=AF_INET, sin_port=htons(443), sin_addr=inet_addr("192.0.2.1")}, 16) = -1 ENETUNREACH\n'
-        '8 sendto(4, "x", 1, 0, {sa_family=AF_INET6, sin6_port=htons(53), inet_pton(AF_INET6, "2001:db8::1", &sin6_addr)}, 28) = 1\n'
+        '8 sendto(4, "x", 1, 0, {sa_family=AF_INET6, sin6_port=htons(53), '
+        'inet_pton(AF_INET6, "2001:db8::1", &sin6_addr)}, 28) = 1\n'
     )
     assert [each.partition(":")[0] if "." in each[:12] else each[:11] for each in _traced(trace)] == ["192.0.2.1", "2001:db8::1"]
 

@@ -227,7 +227,8 @@ def test_what_a_dead_engine_left_unfinished_is_marked(tmp_path: Path) -> None:
     settings = settings_in(tmp_path)
     with Records(settings.records) as records:
         conversation = records.create_conversation("local", "default", "Leave")
-        own = records.add_message(conversation, "assistant", "", "local", status="writing", answer_id=f"{place(settings).key}-abc")
+        name = f"{place(settings).key}-abc"
+        own = records.add_message(conversation, "assistant", "", "local", status="writing", answer_id=name)
         other = records.add_message(conversation, "assistant", "", "local", status="writing", answer_id="ffffffffffff-abc")
     engine = Engine(settings)
     engine.interrupt_old()
