@@ -9,6 +9,7 @@ Messages are JSON in frames of known length; nothing a child sends is executed o
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import selectors
@@ -119,7 +120,8 @@ class Sandbox:
 
         `files` is pulled as children become free. A child that crashes, hangs or grows costs its own file only.
         """
-        again: deque[SourceFile] = deque()  # files that found their child without `unstructured`
+        again: deque[SourceFile] = deque()  # files whose child lacked `unstructured`, or broke off in the middle of OCR
+        no_ocr: dict[Path, ParseFailure] = {}  # files read once more without it, and how the first time ended
         waiting = iter(files)
         children: list[_Child] = []
         selector = selectors.DefaultSelector()
@@ -136,7 +138,7 @@ class Sandbox:
                         if following is None:
                             more = False
                         else:
-                            child.parse(following)
+                            child.parse(following, ocr=following.absolute not in no_ocr)
                 while more and len(children) < self._jobs and all(child.file is not None for child in children):
                     following = _next(again, waiting)
                     if following is None:
@@ -145,7 +147,7 @@ class Sandbox:
                     child = self._child("parse")
                     children.append(child)
                     selector.register(child.socket, selectors.EVENT_READ, child)
-                    child.parse(following)
+                    child.parse(following, ocr=following.absolute not in no_ocr)
                 if not any(child.file is not None for child in children):
                     if again:
                         more = True
@@ -159,8 +161,16 @@ class Sandbox:
                         more = True
                         continue
                     outcome = child.outcome()
-                    if outcome is not None:
-                        yield outcome
+                    if outcome is None:
+                        continue
+                    file, result, seconds = outcome
+                    if isinstance(result, ParseFailure) and child.was_at_ocr() and file.absolute not in no_ocr:
+                        no_ocr[file.absolute] = result
+                        again.append(file)
+                        more = True
+                        continue
+                    first = no_ocr.pop(file.absolute, None)
+                    yield file, result if first is None else _second_try(result, first), seconds
         finally:
             selector.close()
             for child in children:
@@ -208,6 +218,13 @@ class Sandbox:
 def _next(again: deque[SourceFile], waiting: Iterator[SourceFile]) -> SourceFile | None:
     """A file that was given back, else the next one; None where there is none now."""
     return again.popleft() if again else next(waiting, None)
+
+
+def _second_try(result: ParsedDocument | ParseFailure, first: ParseFailure) -> ParsedDocument | ParseFailure:
+    """What a file gave without OCR after OCR had broken off; where it gave nothing, how that ended counts."""
+    if isinstance(result, ParseFailure):
+        return first
+    return dataclasses.replace(result, warnings=(*result.warnings, f"pictures of text were not read: {first.reason}"))
 
 
 class _Server:
@@ -289,7 +306,7 @@ class _Child:
 
     # -- work --
 
-    def parse(self, file: SourceFile) -> None:
+    def parse(self, file: SourceFile, ocr: bool = True) -> None:
         settings = self._settings
         self.file = file
         self._limit = settings.parse_timeout_s + S_A_STEP * (file.size // (MB_A_STEP * 1_000_000))
@@ -298,7 +315,12 @@ class _Child:
                 "do": "parse",
                 "path": str(file.absolute),
                 "name": file.path,
-                "settings": {name: getattr(settings, name) for name in ("max_file_mb", "max_pages", "max_chars", "ocr")},
+                "settings": {
+                    "max_file_mb": settings.max_file_mb,
+                    "max_pages": settings.max_pages,
+                    "max_chars": settings.max_chars,
+                    "ocr": settings.ocr and ocr,
+                },
             }
         )
 
@@ -373,6 +395,10 @@ class _Child:
             return None
         file, self.file, self._busy = self.file, None, False
         return file, result, seconds
+
+    def was_at_ocr(self) -> bool:
+        """Whether the child was ended, or died, after it had asked for time to read pictures."""
+        return self._ended and self._asked > 0
 
     def lacks_unstructured(self) -> bool:
         """Whether the file in hand needs what this child was forked without."""

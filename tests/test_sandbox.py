@@ -13,10 +13,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from PIL import Image
 from reportlab.pdfgen import canvas
 
 from config import ROOT, Settings
 from errors import DocumentUnreadable, FootnoteError
+from ingest.parse.ocr import ocr_available
 from ingest.sandbox import Sandbox, document_from_json, document_to_json
 from ingest.types import Heading, Page, ParsedDocument, ParseFailure, SourceFile, Table
 
@@ -109,6 +111,26 @@ def test_a_file_that_takes_too_long_is_given_up_and_the_rest_is_read(tmp_path: P
     failure = results.pop("slow.md")
     assert isinstance(failure, ParseFailure) and failure.kind == "timed_out" and "parse_timeout_s" in failure.cure
     assert all(isinstance(result, ParsedDocument) for result in results.values())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not ocr_available(), reason="rapidocr-onnxruntime is not installed")
+def test_text_is_kept_where_reading_the_pictures_breaks_off(tmp_path: Path) -> None:
+    """One scanned page that takes too long, or too much memory, must not cost the pages that are text."""
+    picture = Image.effect_noise((1600, 1200), 90).convert("RGB")
+    picture.save(tmp_path / "scan.png")
+    pdf = canvas.Canvas(str(tmp_path / "mixed.pdf"))
+    pdf.drawString(60, 700, "The limit for Berlin is 120 EUR a night.")
+    pdf.showPage()
+    pdf.drawImage(str(tmp_path / "scan.png"), 0, 0, width=590, height=800)
+    pdf.showPage()
+    pdf.save()
+    with Sandbox(Settings(parse_memory_mb=150), jobs=1) as strict:  # enough for the text, not for the OCR models
+        ((_, document, _),) = strict.parse_all([source(tmp_path / "mixed.pdf")])
+
+    assert isinstance(document, ParsedDocument)
+    assert document.pages[0].text == "The limit for Berlin is 120 EUR a night."
+    assert any("memory" in warning for warning in document.warnings)
 
 
 def test_a_child_that_grows_is_ended(tmp_path: Path) -> None:

@@ -454,7 +454,7 @@ def _read_scans(
     if not scans:
         return 0
     if not settings.ocr or not ocr_available():
-        why = "OCR is switched off" if not settings.ocr else "rapidocr-onnxruntime is not installed"
+        why = "without OCR" if not settings.ocr else "rapidocr-onnxruntime is not installed"
         warnings.append(f"{_pages(len(scans))} of pictures not read: {why}")
         return 0
     read = 0

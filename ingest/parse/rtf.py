@@ -136,7 +136,7 @@ def read_rtf(data: bytes) -> WebPage:
         elif word in _READ:
             group.skipping = False
         elif symbol == b"*":
-            group.skipping = True
+            group.skipping = group.skipping or data[match.start() - 1 : match.start()] == b"{"  # elsewhere it means nothing
         elif group.skipping:
             continue
         elif word in _SKIPPED:
