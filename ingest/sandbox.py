@@ -34,6 +34,7 @@ from errors import DocumentUnreadable, FootnoteError
 from ingest.types import Heading, Page, ParsedDocument, ParseFailure, SourceFile, Table
 
 FORK, LOAD = b"f", b"l"  # what the fork server is asked for: a child, or `unstructured` loaded for all later ones
+HANDED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "FOOTNOTE_OFFLINE_LOG", "PYTHONPATH")  # nothing else is
 FILES_A_CHILD = 200  # then it is replaced: parsers leak, and so does what one file leaves behind for the next
 GROWN_MB = 400  # resident growth after which an idle child is replaced
 WATCH_S = 0.1  # between two looks at memory and time; memory grows by about 1 GB a second at worst
@@ -87,7 +88,7 @@ class Sandbox:
 
     def __init__(self, settings: Settings, jobs: int = 0) -> None:
         self._settings = settings
-        self._jobs = jobs or settings.jobs or len(os.sched_getaffinity(0))
+        self._jobs = jobs or settings.jobs or (len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
         self._lock = threading.Lock()
         self._servers: dict[str, _Server] = {}
         self._renderer: _Child | None = None
@@ -235,26 +236,33 @@ class _Server:
         self._lock = threading.Lock()
         self._loads = False
         self._socket = ours
-        environment = {
-            name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
-        }
-        if "FOOTNOTE_OFFLINE_LOG" in os.environ:  # `selfcheck --offline` watches these processes too
-            environment |= {name: os.environ.get(name, "") for name in ("FOOTNOTE_OFFLINE_LOG", "PYTHONPATH")}
+        environment = {name: value for name, value in os.environ.items() if name in HANDED_ON}
+        if "FOOTNOTE_OFFLINE_LOG" not in environment:  # with it, `selfcheck --offline` watches these processes too
+            environment.pop("PYTHONPATH", None)
         environment.update(
             DO_NOT_TRACK="1", ORT_DISABLE_TELEMETRY="1", UNSTRUCTURED_DISABLE_NOTICE="1", HF_HUB_OFFLINE="1",
             TMPDIR=str(scratch), PYTHONDONTWRITEBYTECODE="1", PYTHONUTF8="1", OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1",
         )  # fmt: skip
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "ingest.parse.server", str(theirs.fileno()), purpose, str(scratch)],
-            cwd=ROOT,
-            env=environment,
-            pass_fds=(theirs.fileno(),),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=None if os.environ.get("FOOTNOTE_DEBUG") else subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        self._log = scratch / f"{purpose}.log"  # what the server itself complains of; its children are silent
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "ingest.parse.server", str(theirs.fileno()), purpose, str(scratch)],
+                cwd=ROOT,
+                env=environment,
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                start_new_session=True,
+            )
         theirs.close()
+
+    def complaint(self) -> str:
+        """The last line of its log, "" where there is none."""
+        with contextlib.suppress(OSError):
+            lines = self._log.read_text(encoding="utf-8", errors="replace").split("\n")
+            return next((line.strip() for line in reversed(lines) if line.strip()), "")[:200]
+        return ""
 
     def alive(self) -> bool:
         return self._process.poll() is None
@@ -423,13 +431,14 @@ class _Child:
 
     def _failure(self, seconds: float) -> ParseFailure | None:
         """Why the work in hand will not end well; kills the child where it is at fault."""
+        if self._process is None:
+            if self._ended or time.monotonic() - self._born > START_S or not self._server.alive():
+                self.kill()
+                why = self._server.complaint()
+                return ParseFailure("crashed", f"The reader did not start{f' ({why})' if why else ''}.", "Install the requirements again.")
+            return None
         if self._ended:
             return ParseFailure("crashed", "Reading it crashed the reader.", "Open it in its program and save it again, or save it as pdf.")
-        if self._process is None:
-            if time.monotonic() - self._born > START_S or not self._server.alive():
-                self.kill()
-                return ParseFailure("crashed", "The reader did not start.", "Run again; if it stays, see the log.")
-            return None
         now = time.monotonic()
         if now - self._looked >= WATCH_S:
             self._looked = now

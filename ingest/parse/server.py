@@ -140,6 +140,8 @@ def _child(channel: socket.socket, scratch: Path) -> None:
 
 def confine(folder: Path) -> None:
     """Gives up what reading a file does not need. Cannot be undone in this process."""
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)  # native libraries complain of every fault of a file
     os.chdir(folder)
     os.environ["TMPDIR"] = os.environ["HOME"] = str(folder)
     tempfile.tempdir = str(folder)
@@ -205,10 +207,6 @@ def _answer(request: dict[str, Any], channel: socket.socket) -> dict[str, Any] |
     except MemoryError:
         return {"kind": "out_of_memory", "reason": "It needs more memory than a file may take.", "cure": "Split it."}
     except Exception as error:  # noqa: BLE001 - the edge: whatever a parser raises on a mangled file is that file's report
-        if os.environ.get("FOOTNOTE_DEBUG"):
-            import traceback
-
-            traceback.print_exc()
         what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         return {
             "kind": "damaged",
