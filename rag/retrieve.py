@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from ingest.open import Index
     from ingest.types import Passage
 
-FUSION_RANK = 60  # reciprocal rank fusion's constant (Cormack, Clarke and Büttcher, SIGIR 2009)
 SAME_WORDS = 0.95  # Jaccard overlap of word sets above which two passages with equal numbers and names are one
 FOLD_WINDOW = 4  # passages looked at for each one kept, when duplicates are folded
 
@@ -27,7 +26,7 @@ def retrieve(question: str, index: Index, embedder: EmbedderLike, keep: int, all
         allowed: document ids; passages of others are never looked at, neither by keywords nor by vectors.
         pool: passages taken from each side before fusion.
 
-    Returns hits with scores that compare within the list (reciprocal rank sums), at most `keep`, fewer where less was found.
+    Returns hits with scores from 0 to 1 that compare within the list, at most `keep`, fewer where less was found.
     """
     if not allowed:
         return []
@@ -36,7 +35,7 @@ def retrieve(question: str, index: Index, embedder: EmbedderLike, keep: int, all
     by_words = index.catalog.search_keywords(question, pool, None if everything else allowed)
     among = None if everything else index.catalog.passage_ids(allowed)
     by_meaning = index.vectors.search(embedder.questions([question])[0], pool, among)
-    scores = fuse([[passage for passage, _ in by_words], [passage for passage, _ in by_meaning]])
+    scores = fuse(by_words, by_meaning)
     similarity = dict(by_meaning)
     in_words = {passage for passage, _ in by_words}
     best = sorted(scores, key=lambda passage: (-scores[passage], passage))[: keep * FOLD_WINDOW]
@@ -52,12 +51,16 @@ def retrieve(question: str, index: Index, embedder: EmbedderLike, keep: int, all
     return fold(hits)[:keep]
 
 
-def fuse(rankings: Sequence[Sequence[int]], weights: Sequence[float] | None = None) -> dict[int, float]:
-    """Reciprocal rank fusion: passage → sum over rankings of weight / (60 + rank)."""
+def fuse(by_words: Sequence[tuple[int, float]], by_meaning: Sequence[tuple[int, float]]) -> dict[int, float]:
+    """Passage → mean of its two scores, each as a share of the best of its kind; one that a side did not find gets nothing from it.
+
+    Both lists are (passage id, score), best first, scores above 0 (BM25; cosine, of which negative ones count as 0).
+    """
     scores: dict[int, float] = {}
-    for ranking, weight in zip(rankings, weights or [1.0] * len(rankings), strict=True):
-        for rank, passage in enumerate(ranking, 1):
-            scores[passage] = scores.get(passage, 0.0) + weight / (FUSION_RANK + rank)
+    for ranking in (by_words, by_meaning):
+        best = max((score for _, score in ranking), default=0.0)
+        for passage, score in ranking:
+            scores[passage] = scores.get(passage, 0.0) + 0.5 * (max(0.0, score) / best if best > 0 else 0.0)
     return scores
 
 
