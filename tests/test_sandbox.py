@@ -268,15 +268,15 @@ def test_a_child_reaches_no_network_no_program_and_no_file_but_its_own(tmp_path:
 def test_children_end_with_the_process_that_asked(tmp_path: Path) -> None:
     """A refresh that is killed must not leave parsers behind, not even busy ones."""
     slow_file(tmp_path)
+    (tmp_path / "temporary").mkdir()
     code = (
         "import sys\nfrom pathlib import Path\nfrom config import Settings\n"
         "from ingest.sandbox import Sandbox\nfrom ingest.types import SourceFile\n"
         "path = Path(sys.argv[1])\nsandbox = Sandbox(Settings(), 1)\n"
         "for each in sandbox.parse_all([SourceFile('d', path.name, path, 1, 0)]): pass\n"
     )
-    parent = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "slow.md")], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path / "temporary")}
+    parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "slow.md")], cwd=ROOT, env=environment)
     try:
         end = time.monotonic() + 90
         family: list[psutil.Process] = []
@@ -290,3 +290,4 @@ def test_children_end_with_the_process_that_asked(tmp_path: Path) -> None:
     assert len(family) >= 2
     _, alive = psutil.wait_procs(family, timeout=10)
     assert not alive
+    assert not list((tmp_path / "temporary").iterdir())

@@ -12,6 +12,7 @@ import gc
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import sys
@@ -75,6 +76,7 @@ def main() -> None:
             for pid in children:
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
+            shutil.rmtree(scratch, ignore_errors=True)  # the parent may have been killed and left it
             return
         if data == LOAD:
             from ingest.parse.elements import preload_unstructured
