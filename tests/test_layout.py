@@ -20,7 +20,7 @@ OWN = {*PACKAGES, "config", "errors", "app", "examples", "scripts", "tests"}
 DOORS = {
     "faiss": ("ingest/vectors.py",),
     "sentence_transformers": ("ingest/embed.py", "rag/rerank.py"),
-    "torch": ("ingest/embed.py", "ingest/minilm.py", "rag/rerank.py", "rag/reader.py", "tune/"),
+    "torch": ("ingest/embed.py", "rag/rerank.py", "rag/reader.py", "tune/"),
     "transformers": ("ingest/embed.py", "rag/rerank.py", "rag/reader.py", "tune/"),
     "llama_cpp": ("rag/engine/",),
     "streamlit": ("app.py", "ui/"),
