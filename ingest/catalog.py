@@ -19,7 +19,7 @@ from pathlib import Path
 from errors import IndexDamaged
 from ingest.types import Heading, Page, ParsedDocument, ParseFailure, Passage, SourceFile, Table
 
-HEADING_WEIGHT = 1.0  # of a word in the title, the section or the file name, against 1 for one in the text
+HEADING_WEIGHT = 2.0  # of a word in the title, the section or the file name, against 1 for one in the text
 QUERY_TERMS = 64  # words of a question that are looked up; more make it no clearer, only slower
 LOCAL_USER = "local"
 

@@ -204,6 +204,8 @@ class _Refresh:
             )
             self._guard(plan.gone, in_scope, named, force)
             if dry_run or (plan.nothing and not force):
+                if not dry_run:
+                    staging.drop_parsed()
                 for document, file in changes.unchanged:
                     if file.mtime_ns != document.mtime_ns and file.mtime_ns:
                         staging.saw(file)
@@ -726,6 +728,11 @@ class _Staging:
         if file.sha256:
             body = zlib.compress(json.dumps(dataclasses.asdict(parsed), ensure_ascii=False).encode(), 1)
             self._open().execute("INSERT OR REPLACE INTO parsed VALUES (?, ?)", (self._key(file), body))
+
+    def drop_parsed(self) -> None:
+        """Removes what a run left that was stopped after it had published."""
+        if self._database and self._database.execute("SELECT count(*) FROM parsed").fetchone()[0]:
+            self.done()
 
     def done(self) -> None:
         """Removes the file: what it held is published."""
