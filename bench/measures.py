@@ -116,17 +116,19 @@ def retrieval(bench: Bench) -> Measured:
 def quotes(bench: Bench) -> Measured:
     """Every answer to every question: no quote differs from the stored text at its offsets."""
     from evals.run import run, summary
-    from rag.answer import Answerer
+    from rag.answer import Answerer, open_reader
     from rag.engine import open_model
 
     rows: list[tuple[object, ...]] = []
     body = {}
     model = open_model(bench.settings, say=bench.say)
+    reader = open_reader(bench.settings)
     try:
         for each in bench.sets:
             with opened(bench.settings, each.name, each.docs, bench.embedder) as index:
+                answerer = Answerer(bench.settings, bench.embedder, model, None, *reader)
                 said = run(
-                    _asked(bench, each), index, Answerer(bench.settings, bench.embedder, model), unit=_unit(each),
+                    _asked(bench, each), index, answerer, unit=_unit(each),
                     say=lambda text, name=each.name: bench.say(f"{name}: {text}"),  # type: ignore[misc]
                 )
             scores = summary(said)

@@ -115,7 +115,7 @@ def _run(chosen: argparse.Namespace) -> None:
     from evals.results import save
     from evals.run import run, summary, text
     from ingest.embed import Embedder
-    from rag.answer import Answerer
+    from rag.answer import Answerer, open_reader
     from rag.engine import open_model
 
     questions, unit = _questions(chosen)
@@ -125,7 +125,8 @@ def _run(chosen: argparse.Namespace) -> None:
     with opened(settings, collection, chosen.docs, embedder) as index:
         model = open_model(settings, say=_say)
         try:
-            rows = run(questions, index, Answerer(settings, embedder, model), unit=unit, slack=chosen.page_slack, say=_say)
+            answerer = Answerer(settings, embedder, model, None, *open_reader(settings))
+            rows = run(questions, index, answerer, unit=unit, slack=chosen.page_slack, say=_say)
         finally:
             model.close()
         scores = summary(rows)

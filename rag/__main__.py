@@ -136,7 +136,7 @@ def _results(
 
     embedder = Embedder(settings)
     with closing(open_index(settings.index, settings.collection, embedder.name)) as index:
-        from rag.answer import Answerer
+        from rag.answer import Answerer, open_reader
 
         if verb == "search":
             answerer = Answerer(settings, embedder)
@@ -148,7 +148,7 @@ def _results(
         from records.store import Records
 
         with closing(open_model(settings, _say)) as model, closing(Records(settings.records)) as records:
-            answerer = Answerer(settings, embedder, model, records)
+            answerer = Answerer(settings, embedder, model, records, *open_reader(settings))
             for question, history, document in asked:
                 yield answerer.answer(question, index, history=history, document=document, user=chosen.user).as_json()
 

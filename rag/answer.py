@@ -8,12 +8,13 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from config import Settings
+from config import ROOT, Settings
 from errors import UsageError
 from rag.condense import condense
-from rag.evidence import evidence
+from rag.evidence import WEIGHTS, WEIGHTS_FILE, Weights, evidence, load_weights
 from rag.prompt import NOT_FOUND, prompt
 from rag.receipt import receipt
 from rag.retrieve import retrieve
@@ -25,9 +26,24 @@ if TYPE_CHECKING:
     from ingest.embed import EmbedderLike
     from ingest.open import Index
     from rag.engine import Model
+    from rag.reader import Reader
     from records.store import Records
 
 Emit = Callable[[dict[str, Any]], None]
+
+
+def open_reader(settings: Settings) -> tuple[Reader | None, Weights]:
+    """The reader that the settings name, with the weights fitted for it; without one, evidence goes by the embedder alone.
+
+    Raises ModelMissing where a reader is named, or shipped, and is not what it should be.
+    """
+    folder = Path(settings.reader) if settings.reader else ROOT / "models" / "reader"
+    if settings.reader == "none" or not (settings.reader or (folder / WEIGHTS_FILE).is_file()):
+        return None, WEIGHTS
+    from rag.reader import Reader
+
+    weights = load_weights(folder)
+    return Reader(folder, settings.threads), weights
 
 
 def _silent(_: dict[str, Any]) -> None:
@@ -42,13 +58,16 @@ def _never() -> bool:
 class Answerer:
     """What answering needs, loaded once: the command line, the engine process and the evaluation all use this class.
 
-    `model` may be None where only `search` is called; `records` None means that no receipt is kept.
+    `model` may be None where only `search` is called; `records` None means that no receipt is kept. `reader` and `weights` go
+    together: see `open_reader`.
     """
 
     settings: Settings
     embedder: EmbedderLike
     model: Model | None = None
     records: Records | None = None
+    reader: Reader | None = None
+    weights: Weights = WEIGHTS
 
     def search(
         self, question: str, index: Index, *, history: Sequence[Turn] = (), document: str | None = None, user: str = LOCAL,
@@ -81,7 +100,7 @@ class Answerer:
         clock.lap("search")
         emit({"event": "sources", "passages": [each.as_json() for each in hits]})
         emit({"event": "stage", "stage": "reading"})
-        found = evidence(searched, hits, self.embedder)
+        found = evidence(searched, hits, self.embedder, self.reader, self.weights)
         clock.lap("evidence")
         shown: list[Sentence] = []
         made: Prompt | None = None

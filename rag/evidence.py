@@ -1,17 +1,21 @@
 """Question and hits → the sentences that could answer it, best first, and whether they suffice.
 
 What a sentence is worth is a sum of measured signs: its nearness in meaning to the question, the question's words it and its passage
-cover, and what the reader (a small trained model, where one is there) says. Weights come from `WEIGHTS`; see `python -m tune evidence`.
+cover, and what the reader (a small trained model, where one is there) says. Weights are fitted: see `python -m tune evidence`.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from errors import ModelMissing
 from ingest.sentences import is_row, sentences
 from rag.rows import is_header, readable
 from rag.types import Hit
@@ -19,7 +23,9 @@ from rag.words import words
 
 if TYPE_CHECKING:
     from ingest.embed import EmbedderLike
+    from rag.reader import Reader
 
+CLIP = 12.0  # logits beyond which the reader is as sure as it gets
 MOST_SENTENCES = 80  # scored for one question; about 0.2 s of embedding on two cores
 SHORT_WORDS = 3  # a unit with fewer words says nothing on its own: a label, a page number
 LABEL_WORDS = 9  # a longer line without a full stop may still be a statement
@@ -53,20 +59,39 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Log-odds = bias + Σ weight × sign. Set by hand on the sample company's questions; a later fit replaces them."""
+    """Log-odds of a candidate against "nothing answers" = bias + Σ weight × sign; see `signs`.
+
+    These are set by hand, for an embedder alone. A reader's folder brings its own, fitted (`python -m tune evidence`).
+    """
 
     bias: float = -7.0
     similarity: float = 7.0
     coverage: float = 4.5
-    rank: float = 0.6  # times 1 for the first hit, 1/2 for the second, …
+    rank: float = 0.6
+    sentence: float = 0.0
+    passage: float = 0.0
+    lead: float = 0.0
     threshold: float = 0.5  # probability from which an answer is given
 
 
 WEIGHTS = Weights()
+WEIGHTS_FILE = "evidence.json"  # in a reader's folder
 
 
-def evidence(question: str, hits: Sequence[Hit], embedder: EmbedderLike, weights: Weights = WEIGHTS) -> Evidence:
-    """What in `hits` could answer `question`, and whether it is enough."""
+def load_weights(folder: Path) -> Weights:
+    """The fitted weights that come with the reader in `folder`. Raises ModelMissing."""
+    path = folder / WEIGHTS_FILE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return Weights(**{each.name: float(found[each.name]) for each in dataclasses.fields(Weights)})
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelMissing(f"{path} cannot be read ({error}).", "Restore it from the release, or set reader = \"none\".") from None
+
+
+def evidence(
+    question: str, hits: Sequence[Hit], embedder: EmbedderLike, reader: Reader | None = None, weights: Weights = WEIGHTS
+) -> Evidence:
+    """What in `hits` could answer `question`, and whether it is enough. `weights` are those that were fitted for `reader`."""
     units = [(number, start, end) for number, hit in enumerate(hits, 1) for start, end in units_of(hit)][:MOST_SENTENCES]
     if not units:
         return Evidence((), 0.0, False)
@@ -74,15 +99,53 @@ def evidence(question: str, hits: Sequence[Hit], embedder: EmbedderLike, weights
     vectors = embedder.passages([_with_topic(hits[number - 1], start, end) for number, start, end in units])
     similarities = vectors @ embedder.questions([question])[0]
     around = [{each.form for each in words(f"{hit.passage.context} {hit.passage.text}")} for hit in hits]
+    read = _read(question, hits, units, reader)
+    best = max((sentence + null for sentence, _, null in read), default=0.0)
     candidates = []
-    for (number, start, end), similarity in zip(units, similarities, strict=True):
+    for (number, start, end), similarity, (sentence, margin, null) in zip(units, similarities, read, strict=True):
         text = hits[number - 1].passage.text[start:end]
         covered = 0.6 * _coverage(asked, {each.form for each in words(text)}) + 0.4 * _coverage(asked, around[number - 1])
-        score = weights.bias + weights.similarity * float(similarity) + weights.coverage * covered + weights.rank / number
+        found = signs(float(similarity), covered, number, sentence, margin, sentence + null - best)
+        score = weights.bias + sum(getattr(weights, name) * value for name, value in found.items())
         candidates.append(Candidate(number, start, end, text, score, float(similarity), covered))
     candidates.sort(key=lambda each: (-each.score, each.number, each.start))
-    probability = 1 / (1 + math.exp(-candidates[0].score))
+    # without a reader the weights speak of the best sentence; with one they were fitted over all of them together
+    top = candidates[0].score
+    odds = top + math.log(sum(math.exp(each.score - top) for each in candidates)) if reader else top
+    probability = 1 / (1 + math.exp(-max(-60.0, min(60.0, odds))))
     return Evidence(tuple(candidates), probability, probability >= weights.threshold)
+
+
+def signs(similarity: float, coverage: float, number: int, sentence: float, margin: float, lead: float) -> dict[str, float]:
+    """What speaks for one candidate.
+
+    Args:
+        similarity: cosine of question and sentence.
+        coverage: share of the question's weight found in sentence and passage.
+        number: of its hit, from 1; the sign is 1, 1/2, 1/3, …
+        sentence: the reader's best span inside it, less "this passage does not answer" (logits).
+        margin: the same over its whole passage.
+        lead: the reader's best span inside it, less the best over all candidates; 0 for the best.
+    """
+    return {
+        "similarity": similarity,
+        "coverage": coverage,
+        "rank": 1.0 / number,
+        "sentence": max(-CLIP, min(CLIP, sentence)),
+        "passage": max(-CLIP, min(CLIP, margin)),
+        "lead": max(-CLIP, lead),
+    }
+
+
+def _read(
+    question: str, hits: Sequence[Hit], units: Sequence[tuple[int, int, int]], reader: Reader | None
+) -> list[tuple[float, float, float]]:
+    """(sentence, margin, null score) by the reader for each unit; zeros without a reader."""
+    if reader is None:
+        return [(0.0, 0.0, 0.0)] * len(units)
+    spans = [[(start, end) for hit, start, end in units if hit == number] for number in range(1, len(hits) + 1)]
+    readings = reader.read(question, [hit.passage.text for hit in hits], spans)
+    return [(score, each.margin, each.null_score) for each in readings for score in each.sentences]
 
 
 def units_of(hit: Hit) -> list[tuple[int, int]]:

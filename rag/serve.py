@@ -99,7 +99,7 @@ class Engine:
         try:
             self.stage = "loading the embedder"
             from ingest.embed import Embedder
-            from rag.answer import Answerer
+            from rag.answer import Answerer, open_reader
 
             embedder = _OneAtATime(Embedder(self.settings))
             self.answerer = Answerer(self.settings, embedder)  # searching works from here on
@@ -110,7 +110,10 @@ class Engine:
             self.model = open_model(self.settings, self._say)
             self.stage = "opening the index"
             self._open_index()
-            self.answerer = dataclasses.replace(self.answerer, model=self.model, records=self.records)
+            reader, weights = open_reader(self.settings)
+            self.answerer = dataclasses.replace(
+                self.answerer, model=self.model, records=self.records, reader=reader, weights=weights
+            )
             gc.collect()
             gc.freeze()  # what is loaded now stays: later collections need not look at it
             self.desk.start(self.answerer)

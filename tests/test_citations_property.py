@@ -17,7 +17,7 @@ from evals.run import wrong_quotes
 from ingest.embed import Embedder
 from ingest.open import Index, open_index
 from ingest.refresh import refresh
-from rag.answer import Answerer
+from rag.answer import Answerer, open_reader
 from rag.engine import open_model
 from rag.types import Answer
 from tests.fakes import TextReader, WordEmbedder
@@ -120,7 +120,7 @@ def test_quotes_of_the_sample_company_are_its_stored_text(tmp_path: Path) -> Non
     index = open_index(found.index, "default", embedder.name)
     model = open_model(found)
     try:
-        answerer = Answerer(found, embedder, model)
+        answerer = Answerer(found, embedder, model, None, *open_reader(found))
         asked = spread(read(ROOT / "examples" / "questions.jsonl"), REAL_QUESTIONS)
         answers = [answerer.answer(each.question, index) for each in asked]
     finally:
