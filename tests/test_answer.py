@@ -142,8 +142,10 @@ def test_a_receipt_holds_what_a_replay_needs(settings: config.Settings, index: I
     with Records(tmp_path / "records.sqlite") as records:
         answerer = Answerer(settings, WordEmbedder(), ScriptedModel(level="verbatim"), records)
         answer = answerer.answer("What is the hotel limit in Paris?", index)
-        body = records.receipt(answer.receipt).body  # type: ignore[union-attr]
+        kept = records.receipt(answer.receipt)
 
+    assert kept is not None and kept.body is not None
+    body = kept.body
     assert body["question"] == "What is the hotel limit in Paris?" and body["index_version"] == index.version
     assert body["model"] == "scripted" and body["prompt"]["name"].startswith("answer v")
     assert [each["passage_id"] for each in body["passages"]] == [each.passage.id for each in answer.hits]

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import config
+from errors import UsageError
 from ingest import publish, uploads
 from ingest.__main__ import main
 from ingest.watch import changes
@@ -240,7 +241,7 @@ def test_uploads_are_labels_and_contents() -> None:
 def test_an_upload_too_large_leaves_nothing(place: Path) -> None:
     """Neither a label nor half a file."""
     settings = config.Settings(home=place / "home", upload_mb=1)
-    with pytest.raises(config.UsageError, match=r"larger than 1 MB"):
+    with pytest.raises(UsageError, match=r"larger than 1 MB"):
         uploads.add("default", "big.bin", io.BytesIO(b"x" * 1_500_000), settings)
     assert uploads.files("default", settings) == [] and not list(settings.uploads.rglob("blobs/*"))
 

@@ -1,5 +1,7 @@
 """The prompt fits, carries where each passage comes from, and runs nothing that a document says."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from errors import UsageError
@@ -12,7 +14,7 @@ def hit(number: int, text: str) -> Hit:
     return Hit(Passage(number, f"doc{number}.pdf", number, "Title", 4, "Leave › Carry-over", text, 0, len(text), "2025-03-01"), 1.0, "both")
 
 
-def count(messages: list[Turn]) -> list[int]:
+def count(messages: Sequence[Turn]) -> list[int]:
     """One token a word: enough to test the counting."""
     return [0] * sum(len(each.content.split()) for each in messages)
 

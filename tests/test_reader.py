@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -178,7 +179,7 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path: Path) -
 
     data = tmp_path / "train.jsonl"
     data.write_text("".join(line + "\n" for line in map(as_line, triples())))
-    options = {"seed": 1, "steps": 3, "hold_out": 0.0, "threads": 1, "checkpoint_steps": 1}
+    options: dict[str, Any] = {"seed": 1, "steps": 3, "hold_out": 0.0, "threads": 1, "checkpoint_steps": 1}
     whole = train(data, tmp_path / "whole", **options, say=lambda line: None)
     with pytest.raises(Stopped):
         train(data, tmp_path / "parts", **options, say=stop)
