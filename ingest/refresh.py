@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ingest.publish import Version
 
 READING = 1  # number of the rules by which files become pages; when it changes every file is read anew
+FIRST_TEXTS = 16  # texts after which the embedder begins to load, while files are still being read
 CACHE_SLACK = 3  # vectors kept in the cache, as a multiple of the passages published, before old ones are dropped
 CACHE_LEAST = 20_000  # vectors that are always kept
 
@@ -624,7 +625,7 @@ class _Embedding:
         if key not in self._known:
             self._known.add(key)
             self._waiting.append((key, text))
-            if len(self._waiting) >= WINDOW_TEXTS:
+            if len(self._waiting) >= (WINDOW_TEXTS if self._thread else FIRST_TEXTS):
                 self._hand_over()
         return key
 
