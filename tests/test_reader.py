@@ -16,7 +16,7 @@ from errors import ModelMissing, UsageError
 from rag.reader import Reader, span_scores
 from tune.cloze import cloze, perturb
 from tune.data import Example, Triple, cut, draw, load_triples, pools, sentence_spans, split, without_answer
-from tune.evidence import FEATURES, Case, fit, probability, report, scores
+from tune.evidence import FEATURES, Case, elsewhere, fit, fit_answer, probability, report
 from tune.overlap import overlap
 from tune.reader import export, new_model, train
 
@@ -228,10 +228,17 @@ def test_fitted_weights_pick_and_refuse_by_the_sign_that_tells() -> None:
     weights = fit(made)
     others = [abs(weights[name]) for name in FEATURES if name != "sentence"]
     assert weights["sentence"] > 3 * max(others)
-    found = report(made, weights)
+    answer = fit_answer(made, weights)
+    found = report(made, weights, answer)
     assert found["top1"] > 0.9
-    assert found["refused_at"]["0.10"]["refused"] > 0.8
-    assert 0.0 <= probability(scores(made[0], weights)) < probability(scores(made[1], weights)) <= 1.0
+    assert found["refused_at"]["0.10"]["unanswerable"] > 0.8
+    assert 0.0 <= probability(made[0], weights, answer) < probability(made[1], weights, answer) <= 1.0
+
+
+def test_questions_from_elsewhere_are_not_about_these_documents() -> None:
+    """A training question about a document of the collection is not counted as one that nothing answers."""
+    found = elsewhere(triples(), [f"{each.group}.docx" for each in triples() if each.group != "Kelso"], 50, 0)
+    assert found and all("Kelso" in each["question"] for each in found)
 
 
 @pytest.mark.real

@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     weigh.add_argument("--collection", help="collection that holds the documents asked about")
     weigh.add_argument("-k", type=int, help="passages read for one question (default: the settings')")
     weigh.add_argument("--fit-half", type=int, choices=(0, 1), default=0, help="half of the documents to fit on; reported: both")
+    weigh.add_argument("--elsewhere", type=Path, help="JSONL of triples: 200 of their questions join as ones nothing here answers")
     weigh.add_argument("--threads", type=int, default=0)
     shared = commands.add_parser("overlap", help="what training triples share with measured question sets; exit 1 where anything")
     shared.add_argument("train", type=Path)
@@ -90,7 +91,8 @@ def evidence(options: argparse.Namespace) -> dict[str, Any]:
     from ingest.embed import Embedder
     from ingest.open import open_index
     from rag.reader import Reader
-    from tune.evidence import cases, fit, half, report
+    from tune.data import load_triples
+    from tune.evidence import FEATURES, cases, elsewhere, fit, fit_answer, half, report
     from tune.overlap import load_questions
 
     settings = load(index=options.index, collection=options.collection, threads=options.threads or None)
@@ -98,23 +100,24 @@ def evidence(options: argparse.Namespace) -> dict[str, Any]:
     reader = Reader(options.reader, options.threads)
     index = open_index(settings.index, settings.collection, embedder.name)
     try:
-        every = cases(load_questions(options.questions), index, embedder, reader, options.k or settings.keep_passages)
+        questions = load_questions(options.questions)
+        if options.elsewhere is not None:
+            names = [each.document for each in index.catalog.documents()]
+            questions += elsewhere(load_triples(options.elsewhere), names, 200, settings.seed)
+        every = cases(questions, index, embedder, reader, options.k or settings.keep_passages)
     finally:
         index.close()
     mine, other = half(every, options.fit_half), half(every, 1 - options.fit_half)
     found: dict[str, Any] = {"reader": reader.name}
-    ways: dict[str, tuple[str, ...]] = {
-        "similarity": ("similarity",),
-        "without reader": ("similarity", "coverage", "rank"),
-        "reader": ("sentence", "lead"),
-        "all": ("similarity", "coverage", "rank", "sentence", "passage", "lead"),
-    }
+    ways = {"similarity": FEATURES[:1], "without reader": FEATURES[:3], "reader": FEATURES[3:], "all": FEATURES}
     for name, use in ways.items():
         weights = fit(mine, use)
+        answer = fit_answer(mine, weights)
         found[name] = {
-            "weights": {key: round(value, 4) for key, value in weights.items()},
-            "fitted half": report(mine, weights),
-            "other half": report(other, weights),
+            "pick": {key: round(value, 4) for key, value in weights.items()},
+            "answer": {key: round(value, 4) for key, value in answer.items()},
+            "fitted half": report(mine, weights, answer),
+            "other half": report(other, weights, answer),
         }
     return found
 

@@ -1,13 +1,14 @@
 """Questions with known answers + an index + the reader → the weights by which sentences are picked and answers refused.
 
-One model does both: every candidate sentence of a question gets a score, "none of them" has score 0, and the chance of each is
-its share of the exponentials. The chance that the passages answer at all is what "none" leaves over. Few weights, so that some
-hundred questions suffice; documents used for fitting are never those reported on.
+Two small fits. Picking: every candidate sentence of a question gets a score, "none of them" has score 0, and the chance of each is
+its share of the exponentials. Refusing: whether the picked sentence answers, from what the signs say of it. Few weights, so that
+some hundred questions suffice; documents used for fitting are never those reported on.
 """
 
 from __future__ import annotations
 
 import math
+import random
 import re
 import string
 from collections.abc import Iterable, Sequence
@@ -18,19 +19,21 @@ import numpy as np
 import torch
 
 from rag.evidence import evidence
-from rag.reader import Reader, Reading
+from rag.reader import Reader
 from rag.retrieve import retrieve
 from rag.visible import visible
-from tune.data import bucket
+from tune.data import Triple, bucket
 
 if TYPE_CHECKING:
     from ingest.embed import EmbedderLike
     from ingest.open import Index
     from rag.types import Hit
 
-FEATURES = ("similarity", "coverage", "rank", "sentence", "passage", "lead")
+FEATURES = ("similarity", "coverage", "rank", "sentence")
+ANSWER = ("sentence", "coverage", "similarity")  # of the picked sentence: what refusing looks at
 CLIP = 12.0  # logits beyond which the reader is as sure as it gets
 PENALTY = 0.02  # ridge on the weights of scaled features; keeps a set of a few hundred questions from extremes
+WRONG = (0.05, 0.10, 0.15, 0.20, 0.30)  # shares of answerable questions refused at which the rest is reported
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
@@ -38,7 +41,7 @@ ARTICLES = re.compile(r"\b(a|an|the)\b")
 class Case:
     """One question: a row of FEATURES for each candidate sentence, and which of them hold the answer.
 
-    `document` is the one the question is about.
+    `document` is the one the question is about, "" for a question from elsewhere that no document here can answer.
     """
 
     id: str
@@ -48,23 +51,9 @@ class Case:
     right: np.ndarray  # (candidates,) bool
 
 
-def signs(similarity: float, coverage: float, number: int, sentence: float, reading: Reading, best: float) -> list[float]:
-    """One candidate's FEATURES.
-
-    Args:
-        number: the hit it stands in, from 1.
-        sentence: the reader's best span inside it, less the null score of its passage.
-        reading: the reader on its passage.
-        best: the highest span score over the candidates of all hits of this question.
-    """
-    return [
-        similarity,
-        coverage,
-        1.0 / number,
-        max(-CLIP, min(CLIP, sentence)),
-        max(-CLIP, min(CLIP, reading.margin)),
-        max(-CLIP, sentence + reading.null_score - best),  # 0 for the sentence with the best span of all
-    ]
+def signs(similarity: float, coverage: float, number: int, sentence: float) -> list[float]:
+    """One candidate's FEATURES. `number`: the hit it stands in, from 1. `sentence`: the reader's score of it (Reading.sentences)."""
+    return [similarity, coverage, 1.0 / number, max(-CLIP, min(CLIP, sentence))]
 
 
 def case(question: dict[str, Any], hits: Sequence[Hit], embedder: EmbedderLike, reader: Reader) -> Case:
@@ -76,15 +65,11 @@ def case(question: dict[str, Any], hits: Sequence[Hit], embedder: EmbedderLike, 
     readings = reader.read(text, [hit.passage.text for hit in hits], spans) if hits else []
     rows: list[list[float]] = []
     right: list[bool] = []
-    scores: list[float] = []
-    for reading in readings:
-        scores.extend(score + reading.null_score for score in reading.sentences)
-    best = max(scores, default=0.0)
     answers = [plain(each) for each in question.get("answers") or [question.get("answer")] if each]
     documents = {gold["doc"] for gold in question.get("gold") or []}
     for number, reading in enumerate(readings, 1):
         for each, score in zip(inside[number], reading.sentences, strict=True):
-            rows.append(signs(each.similarity, each.coverage, number, score, reading, best))
+            rows.append(signs(each.similarity, each.coverage, number, score))
             held = any(f" {answer} " in f" {plain(each.text)} " for answer in answers)
             right.append(held and (not documents or hits[number - 1].passage.document in documents))
     document = str(question.get("related_doc") or next(iter(documents), ""))
@@ -148,47 +133,90 @@ def scores(case: Case, weights: dict[str, float]) -> np.ndarray:
     return total
 
 
-def probability(scores: np.ndarray) -> float:
-    """The chance that one of the candidates answers."""
-    if not len(scores):
+def picked(case: Case, weights: dict[str, float]) -> int | None:
+    """The candidate with the highest score; None where there is none."""
+    return int(scores(case, weights).argmax()) if len(case.features) else None
+
+
+def fit_answer(cases: Sequence[Case], weights: dict[str, float]) -> dict[str, float]:
+    """Weights of ANSWER and "bias" for the log-odds that the picked sentence answers. A wrong pick counts as no answer."""
+    columns = [FEATURES.index(name) for name in ANSWER]
+    picks = [(each, pick) for each in cases if (pick := picked(each, weights)) is not None]
+    rows = np.array([each.features[pick, columns] for each, pick in picks])
+    truth = torch.tensor([float(each.answerable and each.right[pick]) for each, pick in picks], dtype=torch.float64)
+    middle, width = rows.mean(0), rows.std(0) + 1e-9
+    scaled = torch.tensor((rows - middle) / width)
+    found = torch.zeros(len(columns) + 1, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([found], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = torch.nn.functional.binary_cross_entropy_with_logits(scaled @ found[:-1] + found[-1], truth)
+        value = value + PENALTY * (found[:-1] ** 2).sum()
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    raw = found.detach().numpy()[:-1] / width
+    answer = {name: float(value) for name, value in zip(ANSWER, raw, strict=True)}
+    answer["bias"] = float(found.detach()[-1]) - float((raw * middle).sum())
+    return answer
+
+
+def probability(case: Case, weights: dict[str, float], answer: dict[str, float]) -> float:
+    """The chance that the picked sentence answers."""
+    pick = picked(case, weights)
+    if pick is None:
         return 0.0
-    top = float(scores.max())
-    spread = top + math.log(float(np.exp(scores - top).sum()))
-    return 1 / (1 + math.exp(-max(-60.0, min(60.0, spread))))
+    odds = answer["bias"] + sum(answer[name] * float(case.features[pick, FEATURES.index(name)]) for name in ANSWER)
+    return 1 / (1 + math.exp(-max(-60.0, min(60.0, odds))))
 
 
-def report(
-    cases: Sequence[Case], weights: dict[str, float], wrong: Sequence[float] = (0.05, 0.1, 0.15, 0.2, 0.3)
-) -> dict[str, Any]:
-    """How well the weights pick (top1, top3) and refuse.
+def report(cases: Sequence[Case], weights: dict[str, float], answer: dict[str, float]) -> dict[str, Any]:
+    """How well the weights pick and refuse.
 
-    `refused_at`: for each share of answerable questions refused by mistake, the threshold and the share of the others refused.
+    `top1`, `top3`: share of answerable questions whose first (first three) sentences hold a gold answer; `retrieved`: whether any
+    candidate did. `refused_at`: for each share of answerable questions refused by mistake the threshold, the share refused of the
+    unanswerable questions about these documents and of those from elsewhere, and the share of the answers shown that are right.
     """
-    top1, top3, sure, unsure = [], [], [], []
-    for each in cases:
-        values = scores(each, weights)
-        if each.answerable:
-            order = np.argsort(-values, kind="stable")
-            top1.append(bool(len(order) and each.right[order[0]]))
-            top3.append(bool(len(order) and each.right[order[:3]].any()))
-            sure.append(probability(values))
-        else:
-            unsure.append(probability(values))
-    curve = {}
-    if sure and unsure:
-        ordered = np.sort(sure)
-        for share in wrong:
-            threshold = float(np.quantile(ordered, share))
-            refused = float((np.array(unsure) < threshold).mean())
-            curve[f"{share:.2f}"] = {"threshold": round(threshold, 4), "refused": round(refused, 4)}
+    asked = [each for each in cases if each.answerable]
+    top1, top3, retrieved = [], [], []
+    for each in asked:
+        order = np.argsort(-scores(each, weights), kind="stable")
+        top1.append(bool(len(order) and each.right[order[0]]))
+        top3.append(bool(each.right[order[:3]].any()))
+        retrieved.append(bool(each.right.any()))
+    sure = np.array([probability(each, weights, answer) for each in asked])
+    near = np.array([probability(each, weights, answer) for each in cases if not each.answerable and each.document])
+    far = np.array([probability(each, weights, answer) for each in cases if not each.answerable and not each.document])
+    curve: dict[str, dict[str, float | None]] = {}
+    for share in WRONG if asked else ():
+        threshold = float(np.quantile(sure, share))
+        curve[f"{share:.2f}"] = {
+            "threshold": round(threshold, 4),
+            "unanswerable": mean(near < threshold),
+            "elsewhere": mean(far < threshold),
+            "right_of_shown": mean(np.array(top1)[sure >= threshold]),
+        }
     return {
-        "answerable": len(top1), "unanswerable": len(unsure), "top1": round(float(np.mean(top1)), 4) if top1 else None,
-        "top3": round(float(np.mean(top3)), 4) if top3 else None,
-        "retrieved": round(float(np.mean([each.right.any() for each in cases if each.answerable])), 4) if top1 else None,
-        "refused_at": curve,
+        "answerable": len(asked), "unanswerable": len(near), "elsewhere": len(far), "top1": mean(np.array(top1)),
+        "top3": mean(np.array(top3)), "retrieved": mean(np.array(retrieved)), "refused_at": curve,
     }  # fmt: skip
 
 
+def mean(values: np.ndarray) -> float | None:
+    """To four places; None of nothing."""
+    return round(float(values.mean()), 4) if len(values) else None
+
+
 def half(cases: Sequence[Case], number: int) -> list[Case]:
-    """The cases whose document's name falls into half 0 or 1 by its hash."""
-    return [each for each in cases if bucket(each.document, 2) == number]
+    """The cases whose document's name, or for a question from elsewhere whose id, falls into half 0 or 1 by its hash."""
+    return [each for each in cases if bucket(each.document or each.id, 2) == number]
+
+
+def elsewhere(triples: Sequence[Triple], documents: Sequence[str], number: int, seed: int) -> list[dict[str, Any]]:
+    """`number` different questions of other documents than `documents`, as lines of a question set: nothing here answers them."""
+    here = {re.sub(r"[\W_]+", "", each.rsplit(".", 1)[0]).lower() for each in documents}
+    texts = sorted({each.question for each in triples if re.sub(r"[\W_]+", "", each.group).lower() not in here})
+    chosen = random.Random(seed).sample(texts, min(number, len(texts)))
+    return [{"id": f"elsewhere-{at}", "question": text, "answerable": False, "answers": []} for at, text in enumerate(chosen)]
