@@ -137,7 +137,7 @@ def test_nothing_is_unpickled_and_no_text_is_run_as_code(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=_name)
 def test_only_config_reads_the_environment(path: Path) -> None:
     """Elsewhere it may be set for libraries (environ["X"] = …, setdefault, update, pop) or handed on to a child process."""
-    if _name(path) == "config.py":
+    if _name(path) in ("config.py", "rag/offline/sitecustomize.py"):  # the latter runs before anything can be imported
         return
     tree = _tree(path)
     harmless = set[int]()
