@@ -6,7 +6,6 @@ cover, and what the reader (a small trained model, where one is there) says. Wei
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import re
@@ -36,6 +35,40 @@ LEANING = re.compile(r"^(it|they|this|these|that|those|he|she|such|es|sie|dies\w
 
 
 @dataclass(frozen=True, slots=True)
+class Signs:
+    """What speaks for one candidate, or the weights of these signs.
+
+    `similarity`: cosine of question and sentence. `coverage`: share of the question's weight found in sentence and passage.
+    `rank`: 1, 1/2, 1/3, … by its hit. `sentence`: the reader's best span inside it, less "this passage does not answer" (logits).
+    """
+
+    similarity: float = 0.0
+    coverage: float = 0.0
+    rank: float = 0.0
+    sentence: float = 0.0
+    bias: float = 1.0
+
+    def times(self, weights: Signs) -> float:
+        """Σ sign × weight: log-odds."""
+        return (
+            self.bias * weights.bias + self.similarity * weights.similarity + self.coverage * weights.coverage
+            + self.rank * weights.rank + self.sentence * weights.sentence
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """`pick` orders candidates; `answer` says from the best one's signs whether it answers at all, shown from `threshold` on.
+
+    The defaults are set by hand, for an embedder alone. A reader's folder brings its own, fitted (`python -m tune evidence`).
+    """
+
+    pick: Signs = Signs(similarity=7.0, coverage=4.5, rank=0.6, bias=-7.0)
+    answer: Signs = Signs(similarity=7.0, coverage=4.5, rank=0.6, bias=-7.0)
+    threshold: float = 0.5  # probability that the best candidate answers
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """Sentence text[start:end] of the passage of hit `number`; `score` compares candidates of one question (a log-odds)."""
 
@@ -44,8 +77,7 @@ class Candidate:
     end: int
     text: str
     score: float
-    similarity: float  # cosine with the question
-    coverage: float  # 0…1: weight of the question's words found in the sentence and its passage
+    signs: Signs
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +89,6 @@ class Evidence:
     enough: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """Log-odds of a candidate against "nothing answers" = bias + Σ weight × sign; see `signs`.
-
-    These are set by hand, for an embedder alone. A reader's folder brings its own, fitted (`python -m tune evidence`).
-    """
-
-    bias: float = -7.0
-    similarity: float = 7.0
-    coverage: float = 4.5
-    rank: float = 0.6
-    sentence: float = 0.0
-    passage: float = 0.0
-    lead: float = 0.0
-    threshold: float = 0.5  # probability from which an answer is given
-
-
 WEIGHTS = Weights()
 WEIGHTS_FILE = "evidence.json"  # in a reader's folder
 
@@ -83,8 +98,9 @@ def load_weights(folder: Path) -> Weights:
     path = folder / WEIGHTS_FILE
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return Weights(**{each.name: float(found[each.name]) for each in dataclasses.fields(Weights)})
-    except (OSError, ValueError, KeyError) as error:
+        pick, answer = ({name: float(value) for name, value in found[part].items()} for part in ("pick", "answer"))
+        return Weights(Signs(**pick), Signs(**answer), float(found["threshold"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelMissing(f"{path} cannot be read ({error}).", "Restore it from the release, or set reader = \"none\".") from None
 
 
@@ -99,53 +115,25 @@ def evidence(
     vectors = embedder.passages([_with_topic(hits[number - 1], start, end) for number, start, end in units])
     similarities = vectors @ embedder.questions([question])[0]
     around = [{each.form for each in words(f"{hit.passage.context} {hit.passage.text}")} for hit in hits]
-    read = _read(question, hits, units, reader)
-    best = max((sentence + null for sentence, _, null in read), default=0.0)
     candidates = []
-    for (number, start, end), similarity, (sentence, margin, null) in zip(units, similarities, read, strict=True):
+    for (number, start, end), similarity, sentence in zip(units, similarities, _read(question, hits, units, reader), strict=True):
         text = hits[number - 1].passage.text[start:end]
         covered = 0.6 * _coverage(asked, {each.form for each in words(text)}) + 0.4 * _coverage(asked, around[number - 1])
-        found = signs(float(similarity), covered, number, sentence, margin, sentence + null - best)
-        score = weights.bias + sum(getattr(weights, name) * value for name, value in found.items())
-        candidates.append(Candidate(number, start, end, text, score, float(similarity), covered))
+        signs = Signs(float(similarity), covered, 1 / number, max(-CLIP, min(CLIP, sentence)))
+        candidates.append(Candidate(number, start, end, text, signs.times(weights.pick), signs))
     candidates.sort(key=lambda each: (-each.score, each.number, each.start))
-    # without a reader the weights speak of the best sentence; with one they were fitted over all of them together
-    top = candidates[0].score
-    odds = top + math.log(sum(math.exp(each.score - top) for each in candidates)) if reader else top
-    probability = 1 / (1 + math.exp(-max(-60.0, min(60.0, odds))))
+    probability = 1 / (1 + math.exp(-max(-60.0, min(60.0, candidates[0].signs.times(weights.answer)))))
     return Evidence(tuple(candidates), probability, probability >= weights.threshold)
-
-
-def signs(similarity: float, coverage: float, number: int, sentence: float, margin: float, lead: float) -> dict[str, float]:
-    """What speaks for one candidate.
-
-    Args:
-        similarity: cosine of question and sentence.
-        coverage: share of the question's weight found in sentence and passage.
-        number: of its hit, from 1; the sign is 1, 1/2, 1/3, …
-        sentence: the reader's best span inside it, less "this passage does not answer" (logits).
-        margin: the same over its whole passage.
-        lead: the reader's best span inside it, less the best over all candidates; 0 for the best.
-    """
-    return {
-        "similarity": similarity,
-        "coverage": coverage,
-        "rank": 1.0 / number,
-        "sentence": max(-CLIP, min(CLIP, sentence)),
-        "passage": max(-CLIP, min(CLIP, margin)),
-        "lead": max(-CLIP, lead),
-    }
 
 
 def _read(
     question: str, hits: Sequence[Hit], units: Sequence[tuple[int, int, int]], reader: Reader | None
-) -> list[tuple[float, float, float]]:
-    """(sentence, margin, null score) by the reader for each unit; zeros without a reader."""
+) -> list[float]:
+    """The reader's score of each unit; zeros without a reader."""
     if reader is None:
-        return [(0.0, 0.0, 0.0)] * len(units)
+        return [0.0] * len(units)
     spans = [[(start, end) for hit, start, end in units if hit == number] for number in range(1, len(hits) + 1)]
-    readings = reader.read(question, [hit.passage.text for hit in hits], spans)
-    return [(score, each.margin, each.null_score) for each in readings for score in each.sentences]
+    return [score for each in reader.read(question, [hit.passage.text for hit in hits], spans) for score in each.sentences]
 
 
 def units_of(hit: Hit) -> list[tuple[int, int]]:

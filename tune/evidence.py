@@ -69,7 +69,7 @@ def case(question: dict[str, Any], hits: Sequence[Hit], embedder: EmbedderLike, 
     documents = {gold["doc"] for gold in question.get("gold") or []}
     for number, reading in enumerate(readings, 1):
         for each, score in zip(inside[number], reading.sentences, strict=True):
-            rows.append(signs(each.similarity, each.coverage, number, score))
+            rows.append(signs(each.signs.similarity, each.signs.coverage, number, score))
             held = any(f" {answer} " in f" {plain(each.text)} " for answer in answers)
             right.append(held and (not documents or hits[number - 1].passage.document in documents))
     document = str(question.get("related_doc") or next(iter(documents), ""))
