@@ -13,10 +13,11 @@ from safetensors.torch import load_file
 
 from config import ROOT
 from errors import ModelMissing, UsageError
+from rag.evidence import Signs, load_weights
 from rag.reader import Reader, span_scores
 from tune.cloze import cloze, perturb
 from tune.data import Example, Triple, cut, draw, load_triples, pools, sentence_spans, split, without_answer
-from tune.evidence import FEATURES, Case, elsewhere, fit, fit_answer, probability, report
+from tune.evidence import FEATURES, Case, as_file, elsewhere, fit, fit_answer, probability, report, threshold_for
 from tune.overlap import overlap
 from tune.reader import export, new_model, train
 
@@ -232,7 +233,20 @@ def test_fitted_weights_pick_and_refuse_by_the_sign_that_tells() -> None:
     found = report(made, weights, answer)
     assert found["top1"] > 0.9
     assert found["refused_at"]["0.10"]["unanswerable"] > 0.8
+    threshold = threshold_for(made, weights, answer, 0.1)
+    assert sum(probability(each, weights, answer) < threshold for each in made if each.answerable) == 8
     assert 0.0 <= probability(made[0], weights, answer) < probability(made[1], weights, answer) <= 1.0
+
+
+def test_written_weights_are_those_the_answers_use(tmp_path: Path) -> None:
+    """What the fit writes is what evidence loads, sign by sign."""
+    pick = {"similarity": 1.0, "coverage": 2.0, "rank": 3.0, "sentence": 4.0, "bias": -5.0}
+    answer = {"sentence": 0.5, "coverage": 1.5, "similarity": 2.5, "bias": -3.5}
+    (tmp_path / "evidence.json").write_text(as_file(pick, answer, 0.25, "reader-0", 0.1))
+    weights = load_weights(tmp_path)
+    assert weights.pick == Signs(**pick)
+    assert weights.answer == Signs(**answer)
+    assert weights.threshold == 0.25
 
 
 def test_questions_from_elsewhere_are_not_about_these_documents() -> None:

@@ -40,6 +40,8 @@ def parser() -> argparse.ArgumentParser:
     weigh.add_argument("--collection", help="collection that holds the documents asked about")
     weigh.add_argument("-k", type=int, help="passages read for one question (default: the settings')")
     weigh.add_argument("--fit-half", type=int, choices=(0, 1), default=0, help="half of the documents to fit on; reported: both")
+    weigh.add_argument("--refuse", type=float, default=0.10, help="share of answerable questions that may be refused by mistake")
+    weigh.add_argument("--write", action="store_true", help="write the weights into evidence.json of the reader's folder")
     weigh.add_argument("--elsewhere", type=Path, help="JSONL of triples: 200 of their questions join as ones nothing here answers")
     weigh.add_argument("--threads", type=int, default=0)
     shared = commands.add_parser("overlap", help="what training triples share with measured question sets; exit 1 where anything")
@@ -90,9 +92,10 @@ def evidence(options: argparse.Namespace) -> dict[str, Any]:
     from config import load
     from ingest.embed import Embedder
     from ingest.open import open_index
+    from rag.evidence import WEIGHTS_FILE
     from rag.reader import Reader
     from tune.data import load_triples
-    from tune.evidence import FEATURES, cases, elsewhere, fit, fit_answer, half, report
+    from tune.evidence import FEATURES, as_file, cases, elsewhere, fit, fit_answer, half, report, threshold_for
     from tune.overlap import load_questions
 
     settings = load(index=options.index, collection=options.collection, threads=options.threads or None)
@@ -119,6 +122,11 @@ def evidence(options: argparse.Namespace) -> dict[str, Any]:
             "fitted half": report(mine, weights, answer),
             "other half": report(other, weights, answer),
         }
+    if options.write:  # the last way is the whole of it
+        place = options.reader / WEIGHTS_FILE
+        threshold = threshold_for(mine, weights, answer, options.refuse)
+        place.write_text(as_file(weights, answer, threshold, reader.name, options.refuse), encoding="utf-8")
+        found["written"] = str(place)
     return found
 
 

@@ -7,6 +7,7 @@ some hundred questions suffice; documents used for fitting are never those repor
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import re
@@ -29,9 +30,8 @@ if TYPE_CHECKING:
     from ingest.open import Index
     from rag.types import Hit
 
-FEATURES = ("similarity", "coverage", "rank", "sentence")
+FEATURES = ("similarity", "coverage", "rank", "sentence")  # of rag.evidence.Signs
 ANSWER = ("sentence", "coverage", "similarity")  # of the picked sentence: what refusing looks at
-CLIP = 12.0  # logits beyond which the reader is as sure as it gets
 PENALTY = 0.02  # ridge on the weights of scaled features; keeps a set of a few hundred questions from extremes
 WRONG = (0.05, 0.10, 0.15, 0.20, 0.30)  # shares of answerable questions refused at which the rest is reported
 ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -51,27 +51,17 @@ class Case:
     right: np.ndarray  # (candidates,) bool
 
 
-def signs(similarity: float, coverage: float, number: int, sentence: float) -> list[float]:
-    """One candidate's FEATURES. `number`: the hit it stands in, from 1. `sentence`: the reader's score of it (Reading.sentences)."""
-    return [similarity, coverage, 1.0 / number, max(-CLIP, min(CLIP, sentence))]
-
-
 def case(question: dict[str, Any], hits: Sequence[Hit], embedder: EmbedderLike, reader: Reader) -> Case:
     """Features and labels of one question over its hits."""
     text = str(question["question"])
-    candidates = evidence(text, hits, embedder).candidates
-    inside = {number: [each for each in candidates if each.number == number] for number in range(1, len(hits) + 1)}
-    spans = [[(each.start, each.end) for each in inside[number]] for number in inside]
-    readings = reader.read(text, [hit.passage.text for hit in hits], spans) if hits else []
-    rows: list[list[float]] = []
-    right: list[bool] = []
     answers = [plain(each) for each in question.get("answers") or [question.get("answer")] if each]
     documents = {gold["doc"] for gold in question.get("gold") or []}
-    for number, reading in enumerate(readings, 1):
-        for each, score in zip(inside[number], reading.sentences, strict=True):
-            rows.append(signs(each.signs.similarity, each.signs.coverage, number, score))
-            held = any(f" {answer} " in f" {plain(each.text)} " for answer in answers)
-            right.append(held and (not documents or hits[number - 1].passage.document in documents))
+    rows: list[list[float]] = []
+    right: list[bool] = []
+    for each in evidence(text, hits, embedder, reader).candidates:
+        rows.append([float(getattr(each.signs, name)) for name in FEATURES])
+        held = any(f" {answer} " in f" {plain(each.text)} " for answer in answers)
+        right.append(held and (not documents or hits[each.number - 1].passage.document in documents))
     document = str(question.get("related_doc") or next(iter(documents), ""))
     return Case(
         str(question["id"]), document, bool(question.get("answerable", answers)),
@@ -202,6 +192,23 @@ def report(cases: Sequence[Case], weights: dict[str, float], answer: dict[str, f
         "answerable": len(asked), "unanswerable": len(near), "elsewhere": len(far), "top1": mean(np.array(top1)),
         "top3": mean(np.array(top3)), "retrieved": mean(np.array(retrieved)), "refused_at": curve,
     }  # fmt: skip
+
+
+def threshold_for(cases: Sequence[Case], weights: dict[str, float], answer: dict[str, float], refuse: float) -> float:
+    """The probability below which `refuse` of the answerable questions fall."""
+    return float(np.quantile([probability(each, weights, answer) for each in cases if each.answerable], refuse))
+
+
+def as_file(weights: dict[str, float], answer: dict[str, float], threshold: float, reader: str, refuse: float) -> str:
+    """The text of evidence.json, as rag/evidence.py loads it."""
+    about = {
+        "reader": reader,
+        "pick": {name: round(value, 4) for name, value in sorted(weights.items())},
+        "answer": {name: round(value, 4) for name, value in sorted(answer.items())},
+        "threshold": round(threshold, 4),
+        "threshold_refuses": refuse,
+    }
+    return json.dumps(about, indent=2) + "\n"
 
 
 def mean(values: np.ndarray) -> float | None:
