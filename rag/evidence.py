@@ -118,7 +118,7 @@ def evidence(
     candidates = []
     for (number, start, end), similarity, sentence in zip(units, similarities, _read(question, hits, units, reader), strict=True):
         text = hits[number - 1].passage.text[start:end]
-        covered = 0.6 * _coverage(asked, {each.form for each in words(text)}) + 0.4 * _coverage(asked, around[number - 1])
+        covered = 0.6 * _coverage(asked, {each.form for each in words(_said(hits[number - 1], start, end))}) + 0.4 * _coverage(asked, around[number - 1])
         signs = Signs(float(similarity), covered, 1 / number, max(-CLIP, min(CLIP, sentence)))
         candidates.append(Candidate(number, start, end, text, signs.times(weights.pick), signs))
     candidates.sort(key=lambda each: (-each.score, each.number, each.start))
@@ -189,9 +189,13 @@ def _is_label(text: str, start: int, end: int) -> bool:
 def _with_topic(hit: Hit, start: int, end: int) -> str:
     """The sentence with the last heading above it, which often names what "it" is."""
     topic = hit.passage.section.rpartition("›")[2].strip() or hit.passage.title
+    return f"{topic}: {_said(hit, start, end)}"
+
+
+def _said(hit: Hit, start: int, end: int) -> str:
+    """The unit's words; a table row with the names of its columns, which say what its numbers are."""
     text = hit.passage.text
-    said = readable(text, start, end, hit.passage.context) if is_row(text, start, end) else text[start:end]
-    return f"{topic}: {said}"
+    return readable(text, start, end, hit.passage.context) if is_row(text, start, end) else text[start:end]
 
 
 def _weights_of(question: str, hits: Sequence[Hit]) -> dict[str, float]:

@@ -57,6 +57,7 @@ class _State:
     mark: str = ""  # bullet or number of the paragraph
     notes: list[str] = field(default_factory=list)
     note: list[str] = field(default_factory=list)
+    in_table: bool = False  # the paragraph stands in a cell
     cells: list[str] = field(default_factory=list)
     rows: list[list[str]] = field(default_factory=list)
     style: int = -1
@@ -169,15 +170,18 @@ def read_rtf(data: bytes) -> WebPage:
             group.destination = "footnote"
         elif word == b"pard":
             settle()
-            state.style, state.outline = -1, 0
+            state.style, state.outline, state.in_table = -1, 0, False
+        elif word == b"intbl":
+            settle()
+            state.in_table = True
         elif word == b"s" and value is not None:
             state.style = value
         elif word == b"outlinelevel" and value is not None and group.destination != "style":
             state.outline = value + 1 if 0 <= value < 9 else 0
         elif word in (b"par", b"sect", b"page") and not group.destination:
             settle()
-            if state.cells or word == b"page":
-                add("\n")
+            if state.cells or state.in_table or word == b"page":
+                add("\n")  # a paragraph's end inside a cell, the row's first one too
             else:
                 state.end_paragraph()
         elif word in (b"cell", b"nestcell"):
