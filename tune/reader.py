@@ -144,7 +144,7 @@ def train(
     """
     if threads:
         torch.set_num_threads(threads)
-    torch.manual_seed(seed)
+    torch.manual_seed(seed)  # the new layer
     out.mkdir(parents=True, exist_ok=True)
     triples, _ = split(load_triples(data), hold_out)
     found = pools(triples, seed)
@@ -177,6 +177,7 @@ def train(
         letters = LETTERS if step < steps * (1 - LONG_SHARE) else LONG_LETTERS
         for features in batches_of(step // POOL_STEPS, seed, found, windows, letters)[step % POOL_STEPS :]:
             ids, types, mask = pad([each.window for each in features])
+            torch.manual_seed(seed * 1_000_003 + step)  # dropout depends on the step alone, so that a resumed run is the same run
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
                 logits = model(ids, types, mask)
             value = loss(logits.float(), mask, features)
