@@ -8,13 +8,12 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config import ROOT, Settings
 from errors import UsageError
 from rag.condense import condense
-from rag.evidence import WEIGHTS, WEIGHTS_FILE, Weights, evidence, load_weights
+from rag.evidence import WEIGHTS, Weights, evidence, load_weights
 from rag.prompt import NOT_FOUND, prompt
 from rag.receipt import receipt
 from rag.retrieve import retrieve
@@ -35,13 +34,13 @@ Emit = Callable[[dict[str, Any]], None]
 def open_reader(settings: Settings) -> tuple[Reader | None, Weights]:
     """The reader that the settings name, with the weights fitted for it; without one, evidence goes by the embedder alone.
 
-    Raises ModelMissing where a reader is named, or shipped, and is not what it should be.
+    A relative folder counts from the checkout. Raises ModelMissing where a reader is named and is not what it should be.
     """
-    folder = Path(settings.reader) if settings.reader else ROOT / "models" / "reader"
-    if settings.reader == "none" or not (settings.reader or (folder / WEIGHTS_FILE).is_file()):
+    if not settings.reader:
         return None, WEIGHTS
     from rag.reader import Reader
 
+    folder = ROOT / settings.reader
     weights = load_weights(folder)
     return Reader(folder, settings.threads), weights
 

@@ -101,7 +101,8 @@ def load_weights(folder: Path) -> Weights:
         pick, answer = ({name: float(value) for name, value in found[part].items()} for part in ("pick", "answer"))
         return Weights(Signs(**pick), Signs(**answer), float(found["threshold"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelMissing(f"{path} cannot be read ({error}).", "Restore it from the release, or set reader = \"none\".") from None
+        cure = "Restore it from the release, or take reader out of footnote.toml."
+        raise ModelMissing(f"{path} cannot be read ({error}).", cure) from None
 
 
 def evidence(
