@@ -35,7 +35,7 @@ class Settings:
     model: str = setting("", "path of a GGUF model; empty: the bundled SmolLM2-135M-Instruct")
     model_level: str = setting("", "verbatim, compressed or free; empty: verbatim for the bundled model, free for others")
     embedder: str = setting("", "folder of a sentence-transformers model; empty: the bundled all-MiniLM-L6-v2")
-    reader: str = setting("", "folder of a trained reader (models/reader is one); empty: evidence by the embedder alone, which did better so far")
+    reader: str = setting("", "folder of a trained reader, such as models/reader; empty: the embedder alone, better so far")
     context_tokens: int = setting(4096, "tokens of the language model's window; SmolLM2 has 8192, memory grows with it")
     threads: int = setting(0, "threads for models; 0: all cores this process may use")
     server_url: str = setting("", "OpenAI-compatible server used instead of the in-process model; empty: none")

@@ -119,7 +119,8 @@ def evidence(
     candidates = []
     for (number, start, end), similarity, sentence in zip(units, similarities, _read(question, hits, units, reader), strict=True):
         text = hits[number - 1].passage.text[start:end]
-        covered = 0.6 * _coverage(asked, {each.form for each in words(_said(hits[number - 1], start, end))}) + 0.4 * _coverage(asked, around[number - 1])
+        own = {each.form for each in words(_said(hits[number - 1], start, end))}
+        covered = 0.6 * _coverage(asked, own) + 0.4 * _coverage(asked, around[number - 1])
         signs = Signs(float(similarity), covered, 1 / number, max(-CLIP, min(CLIP, sentence)))
         candidates.append(Candidate(number, start, end, text, signs.times(weights.pick), signs))
     candidates.sort(key=lambda each: (-each.score, each.number, each.start))
