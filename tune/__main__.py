@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     weigh.add_argument("--index", type=Path, help="folder of indexes (default: the settings')")
     weigh.add_argument("--collection", help="collection that holds the documents asked about")
     weigh.add_argument("-k", type=int, help="passages read for one question (default: the settings')")
-    weigh.add_argument("--fit-half", type=int, choices=(0, 1), default=0, help="half of the documents to fit on; reported: both")
+    weigh.add_argument("--fit-half", choices=("tune", "report"), default="tune", help="half of the documents to fit on")
     weigh.add_argument("--refuse", type=float, default=0.10, help="share of answerable questions that may be refused by mistake")
     weigh.add_argument("--write", action="store_true", help="write the weights into evidence.json of the reader's folder")
     weigh.add_argument("--elsewhere", type=Path, help="JSONL of triples: 200 of their questions join as ones nothing here answers")
@@ -110,7 +110,7 @@ def evidence(options: argparse.Namespace) -> dict[str, Any]:
         every = cases(questions, index, embedder, reader, options.k or settings.keep_passages)
     finally:
         index.close()
-    mine, other = half(every, options.fit_half), half(every, 1 - options.fit_half)
+    mine, other = half(every, options.fit_half), half(every, "report" if options.fit_half == "tune" else "tune")
     found: dict[str, Any] = {"reader": reader.name}
     ways = {"similarity": FEATURES[:1], "without reader": FEATURES[:3], "reader": FEATURES[3:], "all": FEATURES}
     for name, use in ways.items():

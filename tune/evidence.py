@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from evals.questions import Question, half_of
 from rag.evidence import evidence
 from rag.reader import Reader
 from rag.retrieve import retrieve
 from rag.visible import visible
-from tune.data import Triple, bucket
+from tune.data import Triple
 
 if TYPE_CHECKING:
     from ingest.embed import EmbedderLike
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 FEATURES = ("similarity", "coverage", "rank", "sentence")  # of rag.evidence.Signs
 ANSWER = ("sentence", "coverage", "similarity")  # of the picked sentence: what refusing looks at
-PENALTY = 0.02  # ridge on the weights of scaled features; keeps a set of a few hundred questions from extremes
+PENALTY = 0.003  # ridge on the weights of scaled features; keeps a set of a few hundred questions from extremes
 WRONG = (0.05, 0.10, 0.15, 0.20, 0.30)  # shares of answerable questions refused at which the rest is reported
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 
@@ -216,9 +217,14 @@ def mean(values: np.ndarray) -> float | None:
     return round(float(values.mean()), 4) if len(values) else None
 
 
-def half(cases: Sequence[Case], number: int) -> list[Case]:
-    """The cases whose document's name, or for a question from elsewhere whose id, falls into half 0 or 1 by its hash."""
-    return [each for each in cases if bucket(each.document or each.id, 2) == number]
+def half(cases: Sequence[Case], which: str) -> list[Case]:
+    """The cases of the half "tune" or "report", as the evaluations part them: by document, or by id for those from elsewhere."""
+    return [each for each in cases if half_of(question_of(each)) == which]
+
+
+def question_of(case: Case) -> Question:
+    """As much of the question as its half depends on."""
+    return Question(case.id, "", (), case.answerable, (), related=case.document)
 
 
 def elsewhere(triples: Sequence[Triple], documents: Sequence[str], number: int, seed: int) -> list[dict[str, Any]]:
