@@ -64,6 +64,11 @@ class Settings:
     queue_limit: int = setting(32, "questions that may wait; the next one is told the engine is busy")
     seed: int = setting(0, "seed for sampling; decoding is greedy, so it matters only to samplers that use it")
 
+    # cost, an estimate: CPU-seconds × watts × price
+    watts: float = setting(15.0, "W of one busy core, an assumption: 65 to 120 W over 4 to 8 cores; better: what a plug meter shows")
+    price_per_kwh: float = setting(0.30, "price of a kWh in `currency`, an assumption near European households' 0.29; yours is on the bill")
+    currency: str = setting("EUR", "currency of price_per_kwh; a name only, nothing is converted")
+
     # web app
     port: int = setting(8501, "port of the web app on 127.0.0.1")
     upload_mb: int = setting(100, "MB of one uploaded file")
