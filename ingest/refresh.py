@@ -28,6 +28,7 @@ from ingest import publish, uploads
 from ingest.catalog import Catalog, Document, Draft, DraftPassage
 from ingest.chunk import RULES, chunk_document
 from ingest.embed import WINDOW_TEXTS, EmbedderLike, EmbeddingCache, Tokens, embedder_name
+from ingest.report import forget, keep
 from ingest.scan import Changes, Scan, compare, fits, scan
 from ingest.types import FileReport, Heading, Page, ParsedDocument, ParseFailure, Report, SourceFile, Table
 
@@ -105,9 +106,14 @@ def refresh(
     began = time.monotonic()
     with publish.lock(settings.index, collection):
         publish.sweep(settings.index, collection)
-        return _Refresh(collection, settings, progress, embedder, reader).run(
+        done = _Refresh(collection, settings, progress, embedder, reader).run(
             folders, prune, force, dry_run, tuple(only), tuple(exclude), tuple(purge), began
         )
+        if purge:
+            forget(settings.index, collection)
+        elif not dry_run:
+            keep(done, settings.index)
+        return done
 
 
 @dataclass(frozen=True, slots=True)

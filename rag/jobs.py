@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from typing import IO, Any
 
 from config import ROOT, Settings
+from ingest.report import last
 from rag.place import environment
 
 NICER = 5  # how much a refresh gives way to questions (POSIX niceness)
@@ -93,10 +94,20 @@ class Jobs:
         return job.id
 
     def state(self, collection: str) -> dict[str, Any]:
-        """The job that runs, else the last one; {"state": "none"} where there was none since the engine started."""
+        """The job that runs, else the last refresh, whoever ran it; {"state": "none"} where none is known."""
         with self._lock:
             job = self._last.get(collection)
-            return job.as_json() if job is not None else {"state": "none", "collection": collection, "files": [], "report": None}
+            if job is not None and (job.state != "done" or job.report is None):
+                return job.as_json()
+        kept = last(self._settings.index, collection)
+        if job is not None and (kept is None or str(kept.get("finished", "")) <= job.finished):
+            return job.as_json()
+        if kept is None:
+            return {"state": "none", "collection": collection, "files": [], "report": None}
+        return {
+            "state": "done", "collection": collection, "files": kept["files"], "report": kept,
+            "finished": kept.get("finished", ""), "seconds": kept.get("seconds", 0.0),
+        }
 
     @property
     def busy(self) -> bool:

@@ -51,7 +51,7 @@ class Folder:
     def litter(self) -> list[str]:
         """Files of the collection that no finished run leaves behind."""
         root = self.settings.index / "default"
-        expected = {"CURRENT", "LOCK", "embeddings.sqlite", "embeddings.sqlite-wal", "embeddings.sqlite-shm", "versions"}
+        expected = {"CURRENT", "LOCK", "embeddings.sqlite", "embeddings.sqlite-wal", "embeddings.sqlite-shm", "versions", "REFRESHED.json"}
         left = [each.name for each in root.iterdir() if each.name not in expected]
         return left + [each.name for each in (root / "versions").iterdir() if not each.name.startswith("v")]
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from errors import IndexMismatch, IndexMissing, PruneRefused, UsageError
 from ingest import publish, uploads
 from ingest.refresh import Progress, sources
+from ingest.report import last
 from ingest.types import Report, SourceFile
 from tests.fakes import Parsed, TextReader, WordEmbedder
 from tests.folder import Folder, contents
@@ -340,3 +341,16 @@ def test_any_sequence_of_changes_ends_as_a_clean_build(steps: list[tuple[str, st
         assert contents(lived, folder.embedder) == contents(built, clean.embedder)
         lived.close()
         built.close()
+
+
+def test_the_last_refresh_is_remembered_and_a_purge_forgets_it(folder: Folder) -> None:
+    """The library page can say what the nightly run did, though another process ran it; an erased name is not kept there."""
+    folder.write("3.md", "# Part 3\n\nThis has changed.")
+    folder.refresh()
+    kept = last(folder.settings.index, "default")
+    assert kept is not None and (kept["changed"], kept["unchanged"]) == (1, 7)
+    assert [(each["document"], each["status"]) for each in kept["files"]] == [("3.md", "changed")]
+    folder.refresh(dry_run=True)
+    assert last(folder.settings.index, "default") == kept
+    folder.refresh(purge=["docs/3.md"])
+    assert last(folder.settings.index, "default") is None

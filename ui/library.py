@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import posixpath
 import re
-from datetime import UTC, datetime
 from typing import Any
 
 import streamlit as st
@@ -216,9 +215,7 @@ def _report(report: dict[str, Any], job: dict[str, Any]) -> None:
     counts = {status: _count(report, files, status) for status, _ in CHANGES}
     said = [f"{number:,} {word.lower()}" for (status, word) in CHANGES if (number := counts[status])]
     seconds = report.get("seconds")
-    when = (
-        parts.ago(datetime.fromtimestamp(job["started"] + job.get("seconds", 0), UTC).isoformat()) if job.get("started") else ""
-    )
+    when = parts.ago(job["finished"]) if job.get("finished") else ""
     line = (
         "Last refresh: "
         + (", ".join(said) or "nothing had changed")
