@@ -5,6 +5,7 @@ A step, once released, is never edited: a change of format is a new function at 
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -48,7 +49,27 @@ def create_tables(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (create_tables,)
+def add_accounts(connection: sqlite3.Connection) -> None:
+    """Format 2: the few numbers of a receipt that outlive its body, and why a body is gone ("conversation", "document")."""
+    for column in (
+        "collection TEXT NOT NULL DEFAULT ''", "model TEXT NOT NULL DEFAULT ''", "prompt_tokens REAL NOT NULL DEFAULT 0",
+        "answer_tokens REAL NOT NULL DEFAULT 0", "cpu_seconds REAL NOT NULL DEFAULT 0", "erased TEXT NOT NULL DEFAULT ''",
+    ):
+        connection.execute(f"ALTER TABLE receipts ADD COLUMN {column}")
+    for number, text in connection.execute("SELECT number, body FROM receipts WHERE body IS NOT NULL").fetchall():
+        body = json.loads(text)
+        usage = body.get("usage", {})
+        connection.execute(
+            "UPDATE receipts SET collection = ?, model = ?, prompt_tokens = ?, answer_tokens = ?, cpu_seconds = ? WHERE number = ?",
+            (
+                body.get("collection", ""), body.get("model", ""), usage.get("prompt_tokens", 0.0), usage.get("answer_tokens", 0.0),
+                usage.get("cpu_seconds", 0.0), number,
+            ),
+        )
+    connection.execute("CREATE INDEX receipts_by_time ON receipts (created)")
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (create_tables, add_accounts)
 
 
 def migrate(

@@ -2,7 +2,7 @@
 
 Used by the web app, the engine and the command line at once: write-ahead log, a wait instead of "database is locked", and
 one lock around the connection so that threads may share it. Deleting is final after UNDO_SECONDS: texts are overwritten
-on disk, and of a receipt only its digests stay.
+on disk, and of a receipt only its digests stay, and the numbers that say what it cost.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ TITLE_CHARS = 80  # of a conversation's name; longer ones are cut at a word
 VERDICTS = ("up", "down")
 ROLES = ("user", "assistant")
 STATUSES = ("done", "writing", "stopped", "failed", "erased")
+GROUPS = {"user": "user", "collection": "collection", "model": "model", "day": "substr(created, 1, 10)"}  # days are UTC
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,10 @@ class Feedback:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Everything needed to replay an answer; `body` is None once it is no longer kept."""
+    """Everything needed to replay an answer; `body` is None once it is no longer kept.
+
+    `erased` then says why, where it is known: "conversation" (deleted) or "document" (one that it shows was purged).
+    """
 
     id: str
     user: str
@@ -85,6 +89,18 @@ class Receipt:
     digest: str
     link: str
     body: dict[str, Any] | None
+    erased: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What the answers of one group took: of one user, collection, model or day."""
+
+    group: str
+    answers: int
+    prompt_tokens: float
+    answer_tokens: float
+    cpu_seconds: float
 
 
 class Records:
@@ -199,7 +215,11 @@ class Records:
             return 0
         gone = "(SELECT id FROM conversations WHERE deleted <= ?)"
         with self._write() as sql:
-            sql.execute(f"UPDATE receipts SET body = NULL, salt = NULL WHERE conversation IN {gone}", (before,))
+            sql.execute(
+                "UPDATE receipts SET body = NULL, salt = NULL, erased = 'conversation'"
+                f" WHERE body IS NOT NULL AND conversation IN {gone}",
+                (before,),
+            )
             sql.execute(
                 f"DELETE FROM feedback WHERE message IN (SELECT id FROM messages WHERE conversation IN {gone})", (before,)
             )
@@ -315,16 +335,23 @@ class Records:
     # receipts
 
     def add_receipt(self, body: dict[str, Any], user: str = "local", conversation: str = "") -> str:
-        """A receipt's id. `body` is anything JSON can hold; the chain of digests grows by one link."""
+        """A receipt's id. `body` is anything JSON can hold; the chain of digests grows by one link.
+
+        Its collection, model and usage are kept in columns of their own, which stay when the body goes; the chain covers the body.
+        """
         receipt, salt, text, now = secrets.token_hex(8), secrets.token_bytes(16), _dump(body), _now()
         digest = hashlib.sha256(salt + text.encode()).hexdigest()
+        usage = body.get("usage", {})
         with self._write() as sql:
             last = sql.execute("SELECT link FROM receipts ORDER BY number DESC LIMIT 1").fetchone()
             link = _link(last["link"] if last else "", receipt, user, now, digest)
             sql.execute(
-                "INSERT INTO receipts (id, user, conversation, created, digest, link, salt, body)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (receipt, user, conversation, now, digest, link, salt, text),
+                "INSERT INTO receipts (id, user, conversation, created, digest, link, salt, body, collection, model,"
+                " prompt_tokens, answer_tokens, cpu_seconds) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    receipt, user, conversation, now, digest, link, salt, text, body.get("collection", ""), body.get("model", ""),
+                    usage.get("prompt_tokens", 0.0), usage.get("answer_tokens", 0.0), usage.get("cpu_seconds", 0.0),
+                ),
             )
         return receipt
 
@@ -333,20 +360,35 @@ class Records:
         rows = self._read("SELECT * FROM receipts WHERE id = ?", (receipt,))
         return _receipt(rows[0]) if rows else None
 
-    def verify_receipts(self) -> list[str]:
-        """What is wrong with the chain, a sentence each; nothing if every link closes and every kept body is what was written."""
+    def verify_receipts(self, receipt: str | None = None) -> list[str]:
+        """What is wrong with the chain, a sentence each; nothing if every link closes and every kept body is what was written.
+
+        With `receipt`, only what is wrong with that one and its link to the one before it.
+        """
         wrong: list[str] = []
         previous = ""
         for row in self._read("SELECT * FROM receipts ORDER BY number", ()):
-            if _link(previous, row["id"], row["user"], row["created"], row["digest"]) != row["link"]:
-                wrong.append(f"Receipt {row['id']} does not follow the one before it.")
-            if (
-                row["body"] is not None
-                and hashlib.sha256((row["salt"] or b"") + row["body"].encode()).hexdigest() != row["digest"]
-            ):
-                wrong.append(f"Receipt {row['id']} is not what was written.")
+            if receipt in (None, row["id"]):
+                if _link(previous, row["id"], row["user"], row["created"], row["digest"]) != row["link"]:
+                    wrong.append(f"Receipt {row['id']} does not follow the one before it.")
+                if (
+                    row["body"] is not None
+                    and hashlib.sha256((row["salt"] or b"") + row["body"].encode()).hexdigest() != row["digest"]
+                ):
+                    wrong.append(f"Receipt {row['id']} is not what was written.")
             previous = row["link"]
         return wrong
+
+    def spent(self, by: str, since: str = "") -> list[Spent]:
+        """What answers took, by "user", "collection", "model" or "day" (UTC), from the day `since` on (ISO); the dearest first,
+        days in order. Answers whose receipt lost its body count like the others."""
+        _one_of(by, tuple(GROUPS))
+        rows = self._read(
+            f"SELECT {GROUPS[by]} AS found, count(*), sum(prompt_tokens), sum(answer_tokens), sum(cpu_seconds) FROM receipts"
+            f" WHERE created >= ? GROUP BY found ORDER BY {'found' if by == 'day' else 'sum(cpu_seconds) DESC, found'}",
+            (since,),
+        )
+        return [Spent(*row) for row in rows]
 
     def erase_document(self, collection: str, document: str) -> int:
         """Erase every receipt body and stored answer that shows or quotes the document; returns how many rows lost their text.
@@ -358,7 +400,9 @@ class Records:
             for row in sql.execute("SELECT number, body FROM receipts WHERE body IS NOT NULL").fetchall():
                 body = json.loads(row["body"])
                 if body.get("collection", collection) == collection and _names(body, document):
-                    sql.execute("UPDATE receipts SET body = NULL, salt = NULL WHERE number = ?", (row["number"],))
+                    sql.execute(
+                        "UPDATE receipts SET body = NULL, salt = NULL, erased = 'document' WHERE number = ?", (row["number"],)
+                    )
                     count += 1
             for row in sql.execute(
                 "SELECT messages.id, messages.answer FROM messages JOIN conversations ON conversations.id = messages.conversation"
@@ -455,4 +499,6 @@ def _message(row: sqlite3.Row) -> Message:
 
 def _receipt(row: sqlite3.Row) -> Receipt:
     body = json.loads(row["body"]) if row["body"] is not None else None
-    return Receipt(row["id"], row["user"], row["conversation"], row["created"], row["digest"], row["link"], body)
+    return Receipt(
+        row["id"], row["user"], row["conversation"], row["created"], row["digest"], row["link"], body, row["erased"]
+    )

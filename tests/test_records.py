@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from errors import FootnoteError, IndexTooNew, UsageError
-from records import Records
+from records import Records, Spent
 from records.migrations import MIGRATIONS, migrate
 
 
@@ -181,6 +181,56 @@ def test_purging_a_document_erases_what_quotes_it(records: Records) -> None:
     found = records.receipt(receipt)
     assert found is not None and found.body is None
     assert records.verify_receipts() == []
+
+
+def test_what_answers_took_outlives_their_texts(records: Records) -> None:
+    """Deleting a conversation or purging a document takes the words, never the account of what was spent."""
+    def receipt(user: str, collection: str, seconds: float, conversation: str = "") -> str:
+        usage = {"prompt_tokens": 500.0, "answer_tokens": 20.0, "cpu_seconds": seconds}
+        body = {"collection": collection, "model": "small", "usage": usage, "passages": [{"document": f"{collection}.pdf"}]}
+        return records.add_receipt(body, user, conversation)
+
+    conversation = a_conversation(records, "anna")
+    kept, deleted, purged = receipt("anna", "hr", 1.0), receipt("anna", "hr", 2.0, conversation), receipt("ben", "legal", 4.0)
+    records.delete_conversation(conversation, "anna")
+    records.erase_deleted(older_than_s=0)
+    records.erase_document("legal", "legal.pdf")
+
+    found = [records.receipt(each) for each in (kept, deleted, purged)]
+    assert [each.erased for each in found if each] == ["", "conversation", "document"]
+    assert records.spent("user") == [Spent("ben", 1, 500, 20, 4), Spent("anna", 2, 1000, 40, 3)]
+    assert [(each.group, each.answers, each.cpu_seconds) for each in records.spent("collection")] == [("legal", 1, 4), ("hr", 2, 3)]
+    assert [each.group for each in records.spent("model")] == ["small"]
+    today = records.spent("day")
+    assert len(today) == 1 and records.spent("day", today[0].group) == today and records.spent("day", "9999") == []
+    with pytest.raises(UsageError):
+        records.spent("weather")
+
+
+def test_receipts_of_the_first_format_are_counted_after_the_migration(tmp_path: Path) -> None:
+    """A file from before receipts had columns of their own: bodies that are there fill them, the chain stays as it was."""
+    path = tmp_path / "records.sqlite"
+    connection = sqlite3.connect(path, isolation_level=None)
+    migrate(connection, path, MIGRATIONS[:1])
+    row = "INSERT INTO receipts (id, user, created, digest, link, body) VALUES (?, 'local', '2025-03-04T10:00:00', ?, ?, ?)"
+    body = '{"collection":"hr","model":"small","usage":{"cpu_seconds":1.5,"prompt_tokens":300}}'
+    connection.execute(row, ("a", "d", "l", body))
+    connection.execute(row, ("b", "d", "l", None))
+    connection.close()
+
+    with Records(path) as records:
+        assert records.spent("collection") == [Spent("hr", 1, 300, 0, 1.5), Spent("", 1, 0, 0, 0)]
+        old = records.receipt("b")
+        assert old is not None and old.body is None and old.erased == ""
+
+
+def test_one_receipts_link_can_be_checked_alone(records: Records) -> None:
+    """What is wrong elsewhere in the chain is not said of a receipt that is whole."""
+    first, second = records.add_receipt({"answer": "a"}), records.add_receipt({"answer": "b"})
+    with sqlite3.connect(records.path) as other:
+        other.execute("UPDATE receipts SET body = '{}' WHERE id = ?", (first,))
+    assert records.verify_receipts(second) == []
+    assert records.verify_receipts(first) == [f"Receipt {first} is not what was written."]
 
 
 def test_threads_share_one_object(records: Records) -> None:
