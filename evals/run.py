@@ -145,7 +145,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "refused_rightly_by_kind": {
             kind: interval([float(not each["found"]) for each in unanswerable if each["kind"] == kind]) for kind in kinds
         },
-        "right_or_refused": interval([float(_right(each)) for each in rows if _judged(each)]),
+        "right_or_refused": interval([right for each in rows if (right := right_or_refused(each)) is not None]),
         "sentences": {how: sentences.count(how) for how in HOW},
         "citations": sum(len(each["citations"]) for each in rows),
         "quotes_wrong": sum(each["quotes_wrong"] for each in rows),
@@ -169,12 +169,11 @@ def text(scores: dict[str, Any]) -> str:
     return table(("", "mean [95 % interval]", "of"), rows)
 
 
-def _judged(row: dict[str, Any]) -> bool:
-    return not row["answerable"] or row["contains"] is not None
-
-
-def _right(row: dict[str, Any]) -> bool:
-    return bool(row["contains"]) if row["answerable"] else not row["found"]
+def right_or_refused(row: dict[str, Any]) -> float | None:
+    """1 for a right answer or a right refusal, None where neither can be told."""
+    if not row["answerable"]:
+        return float(not row["found"])
+    return None if row["contains"] is None else float(row["contains"])
 
 
 def _spread(values: Sequence[float]) -> dict[str, float | int | None]:

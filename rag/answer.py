@@ -14,12 +14,12 @@ from config import ROOT, Settings
 from errors import UsageError
 from rag.condense import condense
 from rag.evidence import WEIGHTS, Weights, evidence, load_weights
-from rag.prompt import NOT_FOUND, prompt
+from rag.prompt import NOT_FOUND, Wording, live, prompt
 from rag.receipt import receipt
 from rag.retrieve import retrieve
 from rag.types import Answer, Hit, Prompt, Sentence, Turn
 from rag.visible import LOCAL, visible
-from rag.write import Writing, write
+from rag.write import Writing, undecided, write
 
 if TYPE_CHECKING:
     from ingest.embed import EmbedderLike
@@ -58,7 +58,7 @@ class Answerer:
     """What answering needs, loaded once: the command line, the engine process and the evaluation all use this class.
 
     `model` may be None where only `search` is called; `records` None means that no receipt is kept. `reader` and `weights` go
-    together: see `open_reader`.
+    together: see `open_reader`. `wording` None means the prompt that is live.
     """
 
     settings: Settings
@@ -67,6 +67,7 @@ class Answerer:
     records: Records | None = None
     reader: Reader | None = None
     weights: Weights = WEIGHTS
+    wording: Wording | None = None
 
     def search(
         self, question: str, index: Index, *, history: Sequence[Turn] = (), document: str | None = None, user: str = LOCAL,
@@ -106,13 +107,16 @@ class Answerer:
         spent = self.model.usage()
         if found.enough and not should_stop():
             room = self.model.context_tokens - self.settings.answer_tokens
-            made = prompt(searched, hits, self.model.chat, room)
-            kept = dataclasses.replace(found, candidates=tuple(each for each in found.candidates if each.number <= len(made.hits)))
+            asked_about = hits if self.model.level != "verbatim" else undecided(found, hits)
+            made = prompt(searched, asked_about, self.model.chat, room) if asked_about else None
+            kept = found
+            if made is not None and self.model.level != "verbatim":  # the rest of the passages did not fit
+                kept = dataclasses.replace(found, candidates=tuple(each for each in found.candidates if each.number <= len(made.hits)))
             clock.lap("prompt")
             emit({"event": "stage", "stage": "writing"})
             if kept.candidates:
                 writing = Writing(
-                    searched, made, kept, self.model.level, self.settings.answer_sentences, self.settings.answer_tokens
+                    searched, tuple(hits), made, kept, self.model.level, self.settings.answer_sentences, self.settings.answer_tokens
                 )
                 for sentence in write(writing, self.model, should_stop):
                     if not shown:
@@ -139,7 +143,7 @@ class Answerer:
             usage={**used, "cpu_seconds": round(time.process_time() - cpu, 3)},
             question=searched,
             stopped=stopped,
-            notes=_notes(hits, made),
+            notes=_notes(hits, made) if self.model.level != "verbatim" else (),
         )
         if self.records is not None:
             number = receipt(
