@@ -8,7 +8,7 @@ from pathlib import Path
 
 from errors import IndexDamaged, IndexMismatch, IndexMissing
 from ingest.catalog import Catalog
-from ingest.publish import Lease, Manifest, Version, collections, current, faults, read_version, versions
+from ingest.publish import Lease, Manifest, Version, collection_folder, collections, current, faults, read_version, versions
 from ingest.vectors import Vectors
 
 __all__ = ["Index", "collections", "newest", "open_index"]
@@ -36,12 +36,19 @@ def newest(index: Path, collection: str) -> str:
     return current(index, collection).name
 
 
-def open_index(index: Path, collection: str, embedder_name: str | None = None, check: bool = True) -> Index:
-    """Opens the published version of `collection`. `check` compares every file with its hash.
+def open_index(
+    index: Path, collection: str, embedder_name: str | None = None, check: bool = True, version: str | None = None
+) -> Index:
+    """Opens the published version of `collection`, or the one named, if it is still kept. `check` compares every file with its hash.
 
     Where the newest version is damaged, the newest whole one before it is opened, and `warnings` says so.
     Raises IndexMissing, IndexDamaged, IndexTooNew, and IndexMismatch where `embedder_name` is not the one it was built with.
     """
+    if version is not None:
+        folder = collection_folder(index, collection) / "versions" / version
+        if folder not in versions(index, collection):
+            raise IndexMissing(f"Version {version} of {collection!r} is no longer kept.", "The setting keep_versions says how many are.")
+        return _open(read_version(folder), embedder_name, check, ())
     try:
         return _open(current(index, collection), embedder_name, check, ())
     except IndexDamaged as damage:

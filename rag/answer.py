@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from config import ROOT, Settings
 from errors import UsageError
 from rag.condense import condense
+from rag.cost import cost
 from rag.evidence import WEIGHTS, Weights, evidence, load_weights
 from rag.prompt import NOT_FOUND, Wording, live, prompt
-from rag.receipt import receipt
+from rag.receipt import MadeWith, receipt
 from rag.retrieve import retrieve
 from rag.types import Answer, Hit, Prompt, Sentence, Turn
 from rag.visible import LOCAL, visible
@@ -108,7 +109,8 @@ class Answerer:
         if found.enough and not should_stop():
             room = self.model.context_tokens - self.settings.answer_tokens
             asked_about = hits if self.model.level != "verbatim" else undecided(found, hits)
-            made = prompt(searched, asked_about, self.model.chat, room) if asked_about else None
+            wording = self.wording or live(self.settings.home)
+            made = prompt(searched, asked_about, self.model.chat, room, wording) if asked_about else None
             kept = found
             if made is not None and self.model.level != "verbatim":  # the rest of the passages did not fit
                 kept = dataclasses.replace(found, candidates=tuple(each for each in found.candidates if each.number <= len(made.hits)))
@@ -132,6 +134,7 @@ class Answerer:
         stopped = should_stop()
         clock.mark("total")
         used = {name: value - spent.get(name, 0) for name, value in self.model.usage().items()}
+        cpu = time.process_time() - cpu
         answer = Answer(
             text=_text(shown) or ("" if stopped else NOT_FOUND),
             sentences=tuple(shown),
@@ -140,15 +143,17 @@ class Answerer:
             model=self.model.name,
             index_version=index.version,
             timings=clock.seconds,
-            usage={**used, "cpu_seconds": round(time.process_time() - cpu, 3)},
+            usage={**used, "cpu_seconds": round(cpu, 3), "cost": cost(cpu, self.settings)},
+            currency=self.settings.currency,
             question=searched,
             stopped=stopped,
             notes=_notes(hits, made) if self.model.level != "verbatim" else (),
         )
         if self.records is not None:
-            number = receipt(
-                answer, question, history, made, index.manifest.collection, document, self.settings, self.records, user, conversation
+            made_with = MadeWith(
+                self.settings, index.manifest, self.reader.name if self.reader else "", self.weights, keep or self.settings.keep_passages
             )
+            number = receipt(answer, question, history, made, document, made_with, self.records, user, conversation)
             answer = dataclasses.replace(answer, receipt=number)
         return answer
 

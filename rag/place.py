@@ -11,6 +11,7 @@ import os
 import stat
 import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from config import ROOT, Settings
@@ -68,13 +69,20 @@ def prepare(found: Place) -> None:
         found.folder.chmod(0o700)
 
 
-def fingerprint(settings: Settings) -> str:
-    """Code and settings that decide what an engine answers; one whose fingerprint differs is replaced."""
+@cache
+def code_version() -> str:
+    """Short hash of the code and prompts that decide what is answered; taken once, of the files as this process found them."""
     digest = hashlib.sha256()
     for pattern in CODE:
         for path in sorted(ROOT.glob(pattern)):
             if path.is_file() and "__pycache__" not in path.parts:
                 digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def fingerprint(settings: Settings) -> str:
+    """Code and settings that decide what an engine answers; one whose fingerprint differs is replaced."""
+    digest = hashlib.sha256(code_version().encode())
     for field in dataclasses.fields(settings):
         if field.name not in ASKED_EACH_TIME:
             digest.update(f"{field.name}={getattr(settings, field.name)!r}\0".encode())

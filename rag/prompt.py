@@ -63,7 +63,7 @@ def prompt(
         messages = tuple(Turn(role, text.substitute(values)) for role, text in wording.messages)
         tokens = chat(messages)
         if len(tokens) <= room:
-            return Prompt(messages, tuple(hits[:kept]), tuple(tokens), wording.label)
+            return Prompt(messages, tuple(hits[:kept]), tuple(tokens), wording.label, wording.text)
     raise UsageError(
         f"The question and one passage take more than the {room} tokens that the model's window leaves.",
         "Ask a shorter question, or raise context_tokens in footnote.toml.",

@@ -43,6 +43,7 @@ class Prompt:
     hits: tuple[Hit, ...]
     tokens: tuple[int, ...]
     name: str  # prompt file and version, for the receipt
+    wording: str = ""  # what the prompt file said, for the receipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,8 @@ class Answer:
     model: str
     index_version: str
     timings: dict[str, float] = field(default_factory=dict)  # seconds by step
-    usage: dict[str, float] = field(default_factory=dict)  # prompt_tokens, answer_tokens, cpu_seconds
+    usage: dict[str, float] = field(default_factory=dict)  # prompt_tokens, answer_tokens, cpu_seconds, cost (an estimate, in `currency`)
+    currency: str = ""
     receipt: str = ""
     question: str = ""  # as searched, after condensing
     stopped: bool = False
@@ -110,6 +112,6 @@ class Answer:
             "sentences": [each.as_json() for each in self.sentences],
             "passages": [each.as_json() for each in self.hits],
             "model": self.model, "index_version": self.index_version, "question": self.question,
-            "timings": self.timings, "usage": self.usage, "receipt": self.receipt, "notes": list(self.notes),
+            "timings": self.timings, "usage": self.usage, "currency": self.currency, "receipt": self.receipt, "notes": list(self.notes),
             "stopped": self.stopped,
         }
