@@ -33,10 +33,15 @@ FAILURES = 2  # sentences in a row that may fail before the model is stopped: it
 
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """What one answer may be written from and how far it may go."""
+    """What one answer may be written from and how far it may go.
+
+    `hits` are all passages, numbered from 1 as sources and candidates are. `prompt` is what the model reads: the first of them, or
+    at the level verbatim those of the candidates it is to weigh, None where there is nothing to weigh.
+    """
 
     question: str
-    prompt: Prompt
+    hits: tuple[Hit, ...]
+    prompt: Prompt | None
     evidence: Evidence
     level: str
     most_sentences: int
@@ -46,16 +51,27 @@ class Writing:
 def write(writing: Writing, model: Model, should_stop: Callable[[], bool]) -> Iterator[Sentence]:
     """Checked sentences in the order in which they are to be shown. Stops early when `should_stop()` is true."""
     if writing.level == "verbatim":
-        yield from _quotes(_weighed(writing, model, should_stop), writing.prompt.hits, writing.most_sentences)
+        yield from _quotes(_weighed(writing, model, should_stop), writing.hits, writing.most_sentences)
     else:
         yield from _written(writing, model, should_stop)
 
 
+def undecided(evidence: Evidence, hits: Sequence[Hit]) -> list[Hit]:
+    """The passages between whose sentences the model is to choose; none where one sentence is clearly the best."""
+    near = _near(evidence)
+    numbers = sorted({each.number for each in near}) if len(near) > 1 else []
+    return [hits[number - 1] for number in numbers]
+
+
+def _near(evidence: Evidence) -> list[Candidate]:
+    candidates = evidence.candidates
+    return [each for each in candidates if each.score >= candidates[0].score - UNDECIDED][:WEIGHED]
+
+
 def _weighed(writing: Writing, model: Model, should_stop: Callable[[], bool]) -> list[Candidate]:
     """Candidates; where the first ones are as good as equal, the model's opinion decides their order."""
-    candidates = list(writing.evidence.candidates)
-    near = [each for each in candidates if each.score >= candidates[0].score - UNDECIDED][:WEIGHED]
-    if len(near) < 2:
+    candidates, near = list(writing.evidence.candidates), _near(writing.evidence)
+    if len(near) < 2 or writing.prompt is None:
         return candidates
     opinions = model.score(writing.prompt.tokens, [model.tokenize(each.text) for each in near], should_stop)
     order = sorted(range(len(near)), key=lambda at: -(near[at].score + OPINION * opinions[at]))
@@ -102,6 +118,8 @@ def _with_antecedent(candidate: Candidate, hit: Hit) -> tuple[int, int]:
 
 
 def _written(writing: Writing, model: Model, should_stop: Callable[[], bool]) -> Iterator[Sentence]:
+    if writing.prompt is None:
+        raise TypeError("a model that writes needs a prompt")
     hits, shown, failed = writing.prompt.hits, 0, 0
     worth = {(each.number, each.start): each.score for each in writing.evidence.candidates}
     best = writing.evidence.candidates[0].score

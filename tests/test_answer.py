@@ -140,7 +140,7 @@ def test_a_stop_before_the_first_word_shows_nothing_and_claims_nothing(settings:
 
 def test_a_receipt_holds_what_a_replay_needs(settings: config.Settings, index: Index, tmp_path: Path) -> None:
     with Records(tmp_path / "records.sqlite") as records:
-        answerer = Answerer(settings, WordEmbedder(), ScriptedModel(level="verbatim"), records)
+        answerer = Answerer(settings, WordEmbedder(), ScriptedModel(level="free"), records)
         answer = answerer.answer("What is the hotel limit in Paris?", index)
         kept = records.receipt(answer.receipt)
 
