@@ -1,12 +1,14 @@
-"""`python -m rag`: ask, search, serve, models, selfcheck. Results on stdout, what goes on on stderr, errors with their cure."""
+"""`python -m rag`: ask, search, replay, costs, serve, models, selfcheck. Results on stdout, progress on stderr, errors with a cure."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +28,12 @@ HOW = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code (0 done, 1 failed, 2 usage, 10 no index, 130 interrupted)."""
+    """Run one command; returns the exit code (0 done, 1 failed, 2 usage, 10 no index, 130 interrupted; `replay` has 3, 4 and 10 too)."""
     chosen = parser().parse_args(arguments)
     try:
         settings = config.load(
-            index=chosen.index, collection=getattr(chosen, "collection", None), keep_passages=getattr(chosen, "keep", None)
+            index=getattr(chosen, "index", None), collection=getattr(chosen, "collection", None),
+            keep_passages=getattr(chosen, "keep", None),
         )
         return int(chosen.run(chosen, settings) or 0)
     except FootnoteError as error:
@@ -61,6 +64,14 @@ def parser() -> argparse.ArgumentParser:
         each.add_argument("--history", type=Path, metavar="FILE", help='conversation before: JSON list of {"role", "content"}')
         each.add_argument("-k", dest="keep", type=_positive, metavar="N", help="passages to keep")
         each.add_argument("--json", action="store_true", help="print one JSON object")
+    again = _command(commands, "replay", _replay, "answer again what a receipt tells of, and say what changed")
+    again.add_argument("receipt", metavar="ID", help="the receipt's id: \"receipt\" in ask --json")
+    again.add_argument("--json", action="store_true", help="print one JSON object")
+    spent = commands.add_parser("costs", help="add up what answers took", description="Add up what answers took; money is estimated.")
+    spent.set_defaults(run=_costs)
+    spent.add_argument("--by", choices=("user", "collection", "model", "day"), default="collection", help="a line for each collection, …")
+    spent.add_argument("--since", type=_day, metavar="DATE", help="only answers of this day and later, as 2025-03-04 (UTC)")
+    spent.add_argument("--json", action="store_true", help="print one JSON object")
     serve = _command(commands, "serve", _serve, "run the engine process of an index folder")
     serve.add_argument("--idle-exit", type=int, default=0, metavar="S", help="end after S seconds without a question (default: never)")
     models = _command(commands, "models", _models, "list, add or measure language models")
@@ -86,6 +97,13 @@ def _positive(text: str) -> int:
     if not 1 <= number <= 100:
         raise argparse.ArgumentTypeError("must be from 1 to 100")
     return number
+
+
+def _day(text: str) -> str:
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise argparse.ArgumentTypeError("must be a day, as 2025-03-04") from None
 
 
 def _ask(chosen: argparse.Namespace, settings: Settings) -> int:
@@ -204,6 +222,40 @@ def _place(each: dict[str, Any]) -> str:
     page = f", p. {each['page']}" if each["page"] is not None else ""
     section = f" ({each['section']})" if each["section"] else ""
     return f"{each['document']}{page}{section}"
+
+
+def _replay(chosen: argparse.Namespace, settings: Settings) -> int:
+    from rag.replay import find, replay
+
+    receipt, broken = find(chosen.receipt, settings)
+    found = replay(receipt, broken, settings)
+    if chosen.json:
+        print(json.dumps(dataclasses.asdict(found), ensure_ascii=False, indent=1))
+        return found.exit_code
+    told = {"same": "The same text.", "differs": "Not the same text.", "gone": "It cannot be replayed."}
+    print(f"Receipt {found.receipt} of {found.created[:16].replace('T', ' ')} UTC: {told[found.verdict]}")
+    for title, lines in (("Chain of receipts broken", found.broken), ("No longer kept", found.gone), ("Changed since", found.changed)):
+        print(*([f"\n{title}:"] + [f"- {line}" for line in lines] if lines else []), sep="\n", end="\n" if lines else "")
+    if found.verdict != "gone":
+        print("", *(found.difference or [found.then]), sep="\n")
+    return found.exit_code
+
+
+def _costs(chosen: argparse.Namespace, settings: Settings) -> int:
+    from rag.cost import costs, money
+    from records.store import Records
+
+    with closing(Records(settings.records)) as records:
+        found = costs(records, settings, chosen.by, chosen.since or "")
+    if chosen.json:
+        print(json.dumps(found, ensure_ascii=False, indent=1))
+        return 0
+    print(f"{chosen.by:32} {'answers':>8} {'CPU-seconds':>12} {'tokens read':>12} {'written':>9} {'kWh*':>10} cost*")
+    for each in [*found["groups"], found["total"]]:
+        counts = f"{each['answers']:8,} {each['cpu_seconds']:12,.1f} {each['prompt_tokens']:12,.0f} {each['answer_tokens']:9,.0f}"
+        print(f"{each['group'] or '(not known)':32} {counts} {each['kwh']:10.5f} {money(each['cost'], settings.currency)}")
+    print(f"* estimated from CPU-seconds, {settings.watts:g} W a core and {settings.price_per_kwh:g} {settings.currency} a kWh (settings)")
+    return 0
 
 
 def _serve(chosen: argparse.Namespace, settings: Settings) -> int:

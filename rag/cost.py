@@ -5,9 +5,17 @@ It knows the cores' work only: not the rest of the machine, idle time, a graphic
 
 from __future__ import annotations
 
+import dataclasses
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
 from config import Settings
 
+if TYPE_CHECKING:
+    from records.store import Records
+
 JOULES_PER_KWH = 3_600_000.0
+COUNTED = ("answers", "prompt_tokens", "answer_tokens", "cpu_seconds")  # what is measured, as records.store.Spent names it
 
 
 def energy(cpu_seconds: float, settings: Settings) -> float:
@@ -18,3 +26,21 @@ def energy(cpu_seconds: float, settings: Settings) -> float:
 def cost(cpu_seconds: float, settings: Settings) -> float:
     """Estimated money for so much work of one core, in `settings.currency`."""
     return energy(cpu_seconds, settings) * settings.price_per_kwh
+
+
+def money(value: float, currency: str) -> str:
+    """A cost as a person reads it, two digits of it and no powers of ten: "0.0000083 EUR"."""
+    return f"{Decimal(f'{value:.2g}'):f} {currency}"
+
+
+def costs(records: Records, settings: Settings, by: str, since: str = "") -> dict[str, Any]:
+    """What answers took, by user, collection, model or day (UTC), from the day `since` on, at today's watts and price. Raises UsageError.
+
+    CPU-seconds and tokens are measured; kWh and cost are estimated from them.
+    """
+    spent = [dataclasses.asdict(each) for each in records.spent(by, since)]
+    total = {"group": "all", **{name: sum(each[name] for each in spent) for name in COUNTED}}
+    for each in [*spent, total]:
+        each["kwh"], each["cost"] = energy(each["cpu_seconds"], settings), cost(each["cpu_seconds"], settings)
+    basis = {"watts": settings.watts, "price_per_kwh": settings.price_per_kwh, "currency": settings.currency}
+    return {"by": by, "since": since or None, "estimated_from": basis, "groups": spent, "total": total}

@@ -79,7 +79,8 @@ class Feedback:
 class Receipt:
     """Everything needed to replay an answer; `body` is None once it is no longer kept.
 
-    `erased` then says why, where it is known: "conversation" (deleted) or "document" (one that it shows was purged).
+    `erased` then says why, where it is known: "conversation" (deleted), "document" (one that it shows was purged) or "altered": a
+    body that is not what was written is not handed out.
     """
 
     id: str
@@ -340,7 +341,7 @@ class Records:
         Its collection, model and usage are kept in columns of their own, which stay when the body goes; the chain covers the body.
         """
         receipt, salt, text, now = secrets.token_hex(8), secrets.token_bytes(16), _dump(body), _now()
-        digest = hashlib.sha256(salt + text.encode()).hexdigest()
+        digest = _digest(salt, text)
         usage = body.get("usage", {})
         with self._write() as sql:
             last = sql.execute("SELECT link FROM receipts ORDER BY number DESC LIMIT 1").fetchone()
@@ -371,10 +372,7 @@ class Records:
             if receipt in (None, row["id"]):
                 if _link(previous, row["id"], row["user"], row["created"], row["digest"]) != row["link"]:
                     wrong.append(f"Receipt {row['id']} does not follow the one before it.")
-                if (
-                    row["body"] is not None
-                    and hashlib.sha256((row["salt"] or b"") + row["body"].encode()).hexdigest() != row["digest"]
-                ):
+                if row["body"] is not None and _digest(row["salt"], row["body"]) != row["digest"]:
                     wrong.append(f"Receipt {row['id']} is not what was written.")
             previous = row["link"]
         return wrong
@@ -464,6 +462,10 @@ def _link(previous: str, receipt: str, user: str, created: str, digest: str) -> 
     return hashlib.sha256(_dump([previous, receipt, user, created, digest]).encode()).hexdigest()
 
 
+def _digest(salt: bytes | None, text: str) -> str:
+    return hashlib.sha256((salt or b"") + text.encode()).hexdigest()
+
+
 def _dump(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
@@ -498,7 +500,7 @@ def _message(row: sqlite3.Row) -> Message:
 
 
 def _receipt(row: sqlite3.Row) -> Receipt:
-    body = json.loads(row["body"]) if row["body"] is not None else None
-    return Receipt(
-        row["id"], row["user"], row["conversation"], row["created"], row["digest"], row["link"], body, row["erased"]
-    )
+    altered = row["body"] is not None and _digest(row["salt"], row["body"]) != row["digest"]
+    body = None if row["body"] is None or altered else json.loads(row["body"])
+    erased = "altered" if altered else row["erased"]
+    return Receipt(row["id"], row["user"], row["conversation"], row["created"], row["digest"], row["link"], body, erased)

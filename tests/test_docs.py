@@ -14,7 +14,7 @@ from scripts.settings_page import page
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
-COMMANDS = ("ingest", "rag ask", "rag search", "rag serve", "rag models", "rag selfcheck")
+COMMANDS = ("ingest", "rag ask", "rag search", "rag replay", "rag costs", "rag serve", "rag models", "rag selfcheck")
 INGEST_COMMANDS = ("status", "verify", "show", "rollback", "backup", "restore", "purge")
 
 

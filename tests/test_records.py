@@ -231,6 +231,8 @@ def test_one_receipts_link_can_be_checked_alone(records: Records) -> None:
         other.execute("UPDATE receipts SET body = '{}' WHERE id = ?", (first,))
     assert records.verify_receipts(second) == []
     assert records.verify_receipts(first) == [f"Receipt {first} is not what was written."]
+    altered = records.receipt(first)
+    assert altered is not None and altered.body is None and altered.erased == "altered"
 
 
 def test_threads_share_one_object(records: Records) -> None:
