@@ -22,12 +22,14 @@ from ingest.open import Index
 from rag.answer import Answerer
 from rag.types import Answer, Turn
 
-WORDING = ("exact", "f1", "contains", "word_recall", "number_right", "number_wrong")
+WORDING = ("exact", "f1", "short_exact", "short_f1", "contains", "word_recall", "number_right", "number_wrong")
 CITING = ("gold_in_passages", "citation_precision", "citation_recall", "cited_gold")
 HOW = ("quoted", "shortened", "written")
 LABELS = {
     "exact": "answer is a gold answer (exact match)",
     "f1": "F1 of words",
+    "short_exact": "short answer is a gold answer",
+    "short_f1": "F1 of the short answer's words",
     "contains": "a gold answer stands in it",
     "word_recall": "share of a gold answer's words shown",
     "number_right": "amount right, ± 1 %",
@@ -88,7 +90,7 @@ def score(question: Question, answer: Answer, units: Units, slack: int, index: I
     golds = [wanted for gold in question.gold if (wanted := units.wanted(gold, slack))]
     row: dict[str, Any] = {
         "id": question.id, "question": question.question, "kind": question.kind, "answerable": question.answerable,
-        "found": answer.found, "answer": shown, "gold": list(question.answers),
+        "found": answer.found, "answer": shown, "short": next((each.key for each in answer.sentences if each.key), ""), "gold": list(question.answers),
         "how": [each.how for each in answer.sentences],
         "citations": [
             {
@@ -102,7 +104,9 @@ def score(question: Question, answer: Answer, units: Units, slack: int, index: I
     row.update(dict.fromkeys((*WORDING, *CITING)))
     if question.answerable and question.answers:
         verdict = number_verdict(shown, question.answers)
+        short = row["short"] or shown  # refused: no word is right
         row.update({
+            "short_exact": exact_match(short, question.answers), "short_f1": round(f1(short, question.answers), 4),
             "exact": exact_match(shown, question.answers), "f1": round(f1(shown, question.answers), 4),
             "contains": contains(shown, question.answers), "word_recall": round(word_recall(shown, question.answers), 4),
             "number_right": None if not verdict else float(verdict == "right"),

@@ -125,7 +125,7 @@ class Answerer:
                         clock.mark("first_sentence")
                     shown.append(sentence)
                     emit({
-                        "event": "sentence", "text": sentence.text, "how": sentence.how,
+                        "event": "sentence", "text": sentence.text, "how": sentence.how, "key": sentence.key,
                         "citations": [each.as_json() for each in sentence.citations],
                     })
                     if should_stop():

@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,22 +38,29 @@ LEANING = re.compile(r"^(it|they|this|these|that|those|he|she|such|es|sie|dies\w
 class Signs:
     """What speaks for one candidate, or the weights of these signs.
 
-    `similarity`: cosine of question and sentence. `coverage`: share of the question's weight found in sentence and passage.
-    `rank`: 1, 1/2, 1/3, … by its hit. `sentence`: the reader's best span inside it, less "this passage does not answer" (logits).
+    Of the sentence: `similarity`, its cosine with the question; `coverage`, the share of the question's weight that its words hold.
+    Of its passage: `named`, the share of the question's names and numbers that it holds (1 where there are none); `passage`, its
+    cosine with the question; `found`, its score in retrieval, from 0 to 1; `rank`, 1, 1/2, 1/3, … by its place there.
+    Of the reader, in logits: `sentence`, the best span inside the sentence less "this passage does not answer"; `lead`, that span
+    less the best span of all passages, so 0 for the best and negative for the others.
     """
 
     similarity: float = 0.0
     coverage: float = 0.0
+    named: float = 0.0
+    passage: float = 0.0
+    found: float = 0.0
     rank: float = 0.0
     sentence: float = 0.0
+    lead: float = 0.0
     bias: float = 1.0
 
     def times(self, weights: Signs) -> float:
         """Σ sign × weight: log-odds."""
-        return (
-            self.bias * weights.bias + self.similarity * weights.similarity + self.coverage * weights.coverage
-            + self.rank * weights.rank + self.sentence * weights.sentence
-        )
+        return float(sum(getattr(self, name) * getattr(weights, name) for name in SIGNS))
+
+
+SIGNS = tuple(each.name for each in fields(Signs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +77,10 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Sentence text[start:end] of the passage of hit `number`; `score` compares candidates of one question (a log-odds)."""
+    """Sentence text[start:end] of the passage of hit `number`; `score` compares candidates of one question (a log-odds).
+
+    `key` is where in the passage's text the reader sees the short answer, inside the sentence; None without a reader.
+    """
 
     number: int  # hit, from 1
     start: int  # offsets in the passage's text
@@ -78,6 +88,7 @@ class Candidate:
     text: str
     score: float
     signs: Signs
+    key: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,29 +124,54 @@ def evidence(
     if not units:
         return Evidence((), 0.0, False)
     asked = _weights_of(question, hits)
+    names = {form: weight for form, (weight, critical) in asked.items() if critical}
+    every = {form: weight for form, (weight, _) in asked.items()}
     vectors = embedder.passages([_with_topic(hits[number - 1], start, end) for number, start, end in units])
     similarities = vectors @ embedder.questions([question])[0]
     around = [{each.form for each in words(f"{hit.passage.context} {hit.passage.text}")} for hit in hits]
+    read = _read(question, hits, units, reader)
     candidates = []
-    for (number, start, end), similarity, sentence in zip(units, similarities, _read(question, hits, units, reader), strict=True):
-        text = hits[number - 1].passage.text[start:end]
-        own = {each.form for each in words(_said(hits[number - 1], start, end))}
-        covered = 0.6 * _coverage(asked, own) + 0.4 * _coverage(asked, around[number - 1])
-        signs = Signs(float(similarity), covered, 1 / number, max(-CLIP, min(CLIP, sentence)))
-        candidates.append(Candidate(number, start, end, text, signs.times(weights.pick), signs))
+    for (number, start, end), similarity, reading in zip(units, similarities, read, strict=True):
+        hit = hits[number - 1]
+        signs = Signs(
+            similarity=float(similarity),
+            coverage=_coverage(every, {each.form for each in words(_said(hit, start, end))}),
+            named=_coverage(names, around[number - 1]) if names else 1.0,
+            passage=hit.similarity,
+            found=hit.score,
+            rank=1 / number,
+            sentence=max(-CLIP, min(CLIP, reading.sentence)),
+            lead=max(-CLIP, reading.lead),
+        )
+        candidates.append(Candidate(number, start, end, hit.passage.text[start:end], signs.times(weights.pick), signs, reading.key))
     candidates.sort(key=lambda each: (-each.score, each.number, each.start))
     probability = 1 / (1 + math.exp(-max(-60.0, min(60.0, candidates[0].signs.times(weights.answer)))))
     return Evidence(tuple(candidates), probability, probability >= weights.threshold)
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What the reader says of one unit: see Signs and Candidate."""
+
+    sentence: float = 0.0
+    lead: float = 0.0
+    key: tuple[int, int] | None = None
+
+
 def _read(
     question: str, hits: Sequence[Hit], units: Sequence[tuple[int, int, int]], reader: Reader | None
-) -> list[float]:
-    """The reader's score of each unit; zeros without a reader."""
+) -> list[_Read]:
+    """The reader's word on each unit; nothing without a reader."""
     if reader is None:
-        return [0.0] * len(units)
+        return [_Read()] * len(units)
     spans = [[(start, end) for hit, start, end in units if hit == number] for number in range(1, len(hits) + 1)]
-    return [score for each in reader.read(question, [hit.passage.text for hit in hits], spans) for score in each.sentences]
+    readings = reader.read(question, [hit.passage.text for hit in hits], spans)
+    raw = [
+        (score, score + each.null_score, span)
+        for each in readings for score, span in zip(each.sentences, each.spans, strict=True)
+    ]
+    best = max(span_score for _, span_score, _ in raw)
+    return [_Read(score, span_score - best, key) for score, span_score, key in raw]
 
 
 def units_of(hit: Hit) -> list[tuple[int, int]]:
@@ -200,14 +236,16 @@ def _said(hit: Hit, start: int, end: int) -> str:
     return readable(text, start, end, hit.passage.context) if is_row(text, start, end) else text[start:end]
 
 
-def _weights_of(question: str, hits: Sequence[Hit]) -> dict[str, float]:
-    """The question's words with their weight: rarer among the hits counts more, names and numbers twice."""
-    forms = {each.form: each for each in words(question) if each.kind not in ("function",)}
+def _weights_of(question: str, hits: Sequence[Hit]) -> dict[str, tuple[float, bool]]:
+    """The question's words: weight (rarer among the hits counts more, names and numbers twice), and whether it is a name or number."""
+    forms = {each.form: each.kind in ("name", "number") for each in words(question) if each.kind != "function"}
     texts = [{each.form for each in words(hit.passage.text)} for hit in hits]
     return {
-        form: (2.0 if word.kind in ("name", "number") else 1.0)
-        * math.log(1 + (len(texts) + 1) / (1 + sum(form in text for text in texts)))
-        for form, word in forms.items()
+        form: (
+            (2.0 if critical else 1.0) * math.log(1 + (len(texts) + 1) / (1 + sum(form in text for text in texts))),
+            critical,
+        )
+        for form, critical in forms.items()
     }
 
 

@@ -67,14 +67,18 @@ class Citation:
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A checked sentence as shown. `how`: "quoted" (the source's words), "shortened", or "written" (own words, supported)."""
+    """A checked sentence as shown. `how`: "quoted" (the source's words), "shortened", or "written" (own words, supported).
+
+    `key` is the short answer, words of `text` that a reader marked; "" where there is none.
+    """
 
     text: str
     citations: tuple[Citation, ...]
     how: str
+    key: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        return {"text": self.text, "how": self.how, "citations": [each.n for each in self.citations]}
+        return {"text": self.text, "how": self.how, "key": self.key, "citations": [each.n for each in self.citations]}
 
 
 @dataclass(frozen=True, slots=True)

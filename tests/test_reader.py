@@ -13,11 +13,14 @@ from safetensors.torch import load_file
 
 from config import ROOT
 from errors import ModelMissing, UsageError
+from evals.questions import Gold, Question
+from ingest.types import Passage
 from rag.evidence import Signs, load_weights
 from rag.reader import Reader, span_scores
+from rag.types import Hit
 from tune.cloze import cloze, perturb
 from tune.data import Example, Triple, cut, draw, load_triples, pools, sentence_spans, split, without_answer
-from tune.evidence import FEATURES, Case, as_file, elsewhere, fit, fit_answer, probability, report, threshold_for
+from tune.evidence import FEATURES, PICK, Case, as_file, fit, fit_answer, probability, report, right, threshold_for
 from tune.overlap import overlap
 from tune.reader import export, new_model, train
 
@@ -225,9 +228,9 @@ def test_fitted_weights_pick_and_refuse_by_the_sign_that_tells() -> None:
         if number % 3:
             right[number % 6] = True
             features[number % 6, FEATURES.index("sentence")] += 5.0
-        made.append(Case(str(number), f"document {number % 8}", bool(number % 3), features, right))
+        made.append(Case(str(number), "default", "tune", bool(number % 3), True, features, right))
     weights = fit(made)
-    others = [abs(weights[name]) for name in FEATURES if name != "sentence"]
+    others = [abs(weights[name]) for name in PICK if name != "sentence"]
     assert weights["sentence"] > 3 * max(others)
     answer = fit_answer(made, weights)
     found = report(made, weights, answer)
@@ -249,10 +252,19 @@ def test_written_weights_are_those_the_answers_use(tmp_path: Path) -> None:
     assert weights.threshold == 0.25
 
 
-def test_questions_from_elsewhere_are_not_about_these_documents() -> None:
-    """A training question about a document of the collection is not counted as one that nothing answers."""
-    found = elsewhere(triples(), [f"{each.group}.docx" for each in triples() if each.group != "Kelso"], 50, 0)
-    assert found and all("Kelso" in each["question"] for each in found)
+def test_a_sentence_is_right_where_the_answer_stands_and_on_its_page() -> None:
+    """A short answer word for word, a long one by most of the sentence's words; another page or document is wrong."""
+    def hit(document: str, page: int) -> Hit:
+        return Hit(Passage(1, document, 1, "", page, "", "", 0, 0), 1.0, "both")
+
+    short = Question("1", "How many days?", ("28 days",), True, (Gold("leave.pdf", 4),))
+    assert right("Everyone gets 28 days a year.", hit("leave.pdf", 5), short)
+    assert not right("Everyone gets 28 days a year.", hit("leave.pdf", 6), short)
+    assert not right("Everyone gets 28 days a year.", hit("other.pdf", 4), short)
+    assert not right("Everyone gets 20 days a year.", hit("leave.pdf", 4), short)
+    long = Question("2", "Who approves?", ("The line manager approves leave in writing before the journey is booked",), True, ())
+    assert right("Leave is approved in writing by the manager.", hit("leave.pdf", 4), long)
+    assert not right("Bicycles are kept in the yard behind the hall.", hit("leave.pdf", 4), long)
 
 
 @pytest.mark.real

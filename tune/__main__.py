@@ -8,9 +8,12 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from errors import FootnoteError
+
+if TYPE_CHECKING:
+    from tune.evidence import Case
 
 
 def parser() -> argparse.ArgumentParser:
@@ -26,6 +29,16 @@ def parser() -> argparse.ArgumentParser:
     reader.add_argument("--threads", type=int, default=0, help="0: as many as torch takes")
     reader.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     reader.add_argument("--start", type=Path, help="folder of an earlier reader to go on from")
+    adapter = commands.add_parser("adapter", help="train a LoRA adapter for the bundled model: it answers in a sentence of the passages")
+    adapter.add_argument("--data", type=Path, required=True, help="JSONL of triples, as for the reader")
+    adapter.add_argument("--out", type=Path, required=True, help="folder for checkpoints and adapter.gguf, the best of them")
+    adapter.add_argument("--seed", type=int, default=0)
+    adapter.add_argument("--steps", type=int, default=600, help="of about six answers each")
+    adapter.add_argument("--rank", type=int, default=16, help="size of what is added to each layer; 16: 9.8 MB")
+    adapter.add_argument("--rate", type=float, default=5e-4, help="highest learning rate")
+    adapter.add_argument("--hold-out", type=float, default=0.06, help="share of the documents kept aside")
+    adapter.add_argument("--threads", type=int, default=0, help="0: as many as torch takes; 1 on a busy machine")
+    adapter.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     export = commands.add_parser("export", help="write the reader as it stands at the last checkpoint")
     export.add_argument("--out", type=Path, required=True, help="folder given to `reader --out`")
     export.add_argument("--to", type=Path, required=True, help="folder to write reader.json and model.safetensors to")
@@ -34,15 +47,13 @@ def parser() -> argparse.ArgumentParser:
     sure.add_argument("--data", type=Path, required=True, help="the triples it was trained on")
     sure.add_argument("--threads", type=int, default=0)
     weigh = commands.add_parser("evidence", help="fit how sentences are picked and questions refused")
-    weigh.add_argument("questions", type=Path, help="JSONL: id, question, answers, answerable, gold, related_doc")
+    weigh.add_argument("sets", nargs="+", metavar="COLLECTION=QUESTIONS", help="collections, each with questions about it")
     weigh.add_argument("--reader", type=Path, required=True, help="folder of a trained reader")
     weigh.add_argument("--index", type=Path, help="folder of indexes (default: the settings')")
-    weigh.add_argument("--collection", help="collection that holds the documents asked about")
-    weigh.add_argument("-k", type=int, help="passages read for one question (default: the settings')")
-    weigh.add_argument("--fit-half", choices=("tune", "report"), default="tune", help="half of the documents to fit on")
+    weigh.add_argument("--off-topic", type=Path, help="JSONL of questions that nothing answers: asked of every collection")
+    weigh.add_argument("--limit", type=int, help="only so many questions of each set, spread over it")
     weigh.add_argument("--refuse", type=float, default=0.10, help="share of answerable questions that may be refused by mistake")
     weigh.add_argument("--write", action="store_true", help="write the weights into evidence.json of the reader's folder")
-    weigh.add_argument("--elsewhere", type=Path, help="JSONL of triples: 200 of their questions join as ones nothing here answers")
     weigh.add_argument("--threads", type=int, default=0)
     shared = commands.add_parser("overlap", help="what training triples share with measured question sets; exit 1 where anything")
     shared.add_argument("train", type=Path)
@@ -70,6 +81,13 @@ def run(options: argparse.Namespace) -> int:
             threads=options.threads, resume=options.resume, start=options.start,
         )  # fmt: skip
         print(folder)
+    elif options.command == "adapter":
+        from tune.adapter import train as train_adapter
+
+        print(train_adapter(
+            options.data, options.out, seed=options.seed, steps=options.steps, rank=options.rank, rate=options.rate,
+            hold_out=options.hold_out, threads=options.threads, resume=options.resume,
+        ))  # fmt: skip
     elif options.command == "export":
         from tune.reader import export_checkpoint
 
@@ -88,46 +106,52 @@ def run(options: argparse.Namespace) -> int:
 
 
 def evidence(options: argparse.Namespace) -> dict[str, Any]:
-    """Weights fitted on one half of the documents, and how they do on both, against nearness in meaning alone."""
+    """Weights fitted on one half of the documents, and how they do on the other, collection by collection."""
     from config import load
+    from errors import UsageError
+    from evals.questions import read, spread
     from ingest.embed import Embedder
     from ingest.open import open_index
     from rag.evidence import WEIGHTS_FILE
     from rag.reader import Reader
-    from tune.data import load_triples
-    from tune.evidence import FEATURES, as_file, cases, elsewhere, fit, fit_answer, half, report, threshold_for
-    from tune.overlap import load_questions
+    from tune.evidence import ANSWER, OF_READER, PICK, as_file, cases, fit, fit_answer, report, threshold_for
 
-    settings = load(index=options.index, collection=options.collection, threads=options.threads or None)
-    embedder = Embedder(settings)
-    reader = Reader(options.reader, options.threads)
-    index = open_index(settings.index, settings.collection, embedder.name)
-    try:
-        questions = load_questions(options.questions)
-        if options.elsewhere is not None:
-            names = [each.document for each in index.catalog.documents()]
-            questions += elsewhere(load_triples(options.elsewhere), names, 200, settings.seed)
-        every = cases(questions, index, embedder, reader, options.k or settings.keep_passages)
-    finally:
-        index.close()
-    mine, other = half(every, options.fit_half), half(every, "report" if options.fit_half == "tune" else "tune")
+    settings = load(index=options.index, threads=options.threads or None)
+    embedder, reader = Embedder(settings), Reader(options.reader, options.threads)
+    off_topic = read(options.off_topic) if options.off_topic else []
+    every = []
+    for each in options.sets:
+        collection, equals, path = each.partition("=")
+        if not equals:
+            raise UsageError(f"{each!r} has no '='.", "Write it as COLLECTION=QUESTIONS.jsonl.")
+        index = open_index(settings.index, collection, embedder.name)
+        try:
+            questions = [*spread(read(Path(path)), options.limit), *spread(off_topic, options.limit)]
+            every += cases(questions, collection, index, embedder, reader, settings.keep_passages, logging.getLogger("tune").info)
+        finally:
+            index.close()
+    mine, other = [each for each in every if each.half == "tune"], [each for each in every if each.half == "report"]
     found: dict[str, Any] = {"reader": reader.name}
-    ways = {"similarity": FEATURES[:1], "without reader": FEATURES[:3], "reader": FEATURES[3:], "all": FEATURES}
-    for name, use in ways.items():
-        weights = fit(mine, use)
-        answer = fit_answer(mine, weights)
+    for name, without in (("without reader", OF_READER), ("with reader", ())):
+        weights = fit(mine, [sign for sign in PICK if sign not in without])
+        answer = fit_answer(mine, weights, [sign for sign in ANSWER if sign not in without])
+        threshold = threshold_for(mine, weights, answer, options.refuse)
         found[name] = {
             "pick": {key: round(value, 4) for key, value in weights.items()},
             "answer": {key: round(value, 4) for key, value in answer.items()},
-            "fitted half": report(mine, weights, answer),
-            "other half": report(other, weights, answer),
+            "threshold": round(threshold, 4),
+            "fitted half": {set_: report(some, weights, answer) for set_, some in _by_collection(mine)},
+            "other half": {set_: report(some, weights, answer) for set_, some in _by_collection(other)},
         }
-    if options.write:  # the last way is the whole of it
+    if options.write:  # with the reader: the last
         place = options.reader / WEIGHTS_FILE
-        threshold = threshold_for(mine, weights, answer, options.refuse)
         place.write_text(as_file(weights, answer, threshold, reader.name, options.refuse), encoding="utf-8")
         found["written"] = str(place)
     return found
+
+
+def _by_collection(cases: list[Case]) -> list[tuple[str, list[Case]]]:
+    return [(name, [each for each in cases if each.collection == name]) for name in dict.fromkeys(each.collection for each in cases)]
 
 
 def overlap(options: argparse.Namespace) -> dict[str, dict[str, Any]]:

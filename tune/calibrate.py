@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from errors import UsageError
+from evals.metrics import normalised
 from rag.reader import Reader
 from tune.data import Example, draw, load_triples, pools, split
-from tune.evidence import plain
 
 EXAMPLES = 600  # drawn from the held-out documents; the two numbers fitted need no more
 LETTERS = (400, 1200)  # stretches of passages near the length of Footnote's own
@@ -36,7 +36,7 @@ def calibrate(folder: Path, data: Path, *, threads: int = 0, seed: int = 1) -> d
     about = dict(reader.about)
     about["calibration"] = {"slope": round(slope, 4), "offset": round(offset, 4)}
     found = [
-        (each, plain(each.passage[reading.start : reading.end]), plain(each.passage[each.start : each.end]))
+        (each, normalised(each.passage[reading.start : reading.end]), normalised(each.passage[each.start : each.end]))
         for each, reading in zip(examples, readings, strict=True)
     ]
     answered = [(got, gold) for each, got, gold in found if each.answered]

@@ -1,92 +1,108 @@
-"""Questions with known answers + an index + the reader → the weights by which sentences are picked and answers refused.
+"""Questions with known answers + indexes + the reader → the weights by which sentences are picked and answers refused.
 
-Two small fits. Picking: every candidate sentence of a question gets a score, "none of them" has score 0, and the chance of each is
-its share of the exponentials. Refusing: whether the picked sentence answers, from what the signs say of it. Few weights, so that
-some hundred questions suffice; documents used for fitting are never those reported on.
+Two small fits over several collections at once. Picking: every candidate sentence of a question gets a score, "none of them" has
+score 0, and the chance of each is its share of the exponentials. Refusing: whether the picked sentence answers, from what the signs
+say of it. Few weights, so that some hundred questions suffice; documents used for fitting are never those reported on.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import random
-import re
-import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from evals.metrics import contains
 from evals.questions import Question, half_of
-from rag.evidence import evidence
-from rag.reader import Reader
+from rag.evidence import SIGNS, evidence
 from rag.retrieve import retrieve
-from rag.visible import visible
-from tune.data import Triple
+from rag.visible import LOCAL, visible
+from rag.words import content
 
 if TYPE_CHECKING:
     from ingest.embed import EmbedderLike
     from ingest.open import Index
+    from rag.reader import Reader
     from rag.types import Hit
 
-FEATURES = ("similarity", "coverage", "rank", "sentence")  # of rag.evidence.Signs
-ANSWER = ("sentence", "coverage", "similarity")  # of the picked sentence: what refusing looks at
+FEATURES = tuple(name for name in SIGNS if name != "bias")  # columns of Case.features
+PICK = ("similarity", "coverage", "named", "found", "rank", "sentence", "lead")  # what picking looks at
+ANSWER = ("coverage", "named", "passage", "sentence")  # of the picked sentence: what refusing looks at
+OF_READER = ("sentence", "lead")
 PENALTY = 0.003  # ridge on the weights of scaled features; keeps a set of a few hundred questions from extremes
 WRONG = (0.05, 0.10, 0.15, 0.20, 0.30)  # shares of answerable questions refused at which the rest is reported
-ARTICLES = re.compile(r"\b(a|an|the)\b")
+SHORT_WORDS = 8  # accepted answers up to this length stand in a right sentence word for word; longer ones are paraphrased
+PARAPHRASED = 0.5  # share of a sentence's content words that a long accepted answer holds, from which the sentence is right
+PAGES_AROUND = 1  # a page label may be one off: answers run over page breaks
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
     """One question: a row of FEATURES for each candidate sentence, and which of them hold the answer.
 
-    `document` is the one the question is about, "" for a question from elsewhere that no document here can answer.
+    `about` is False for a question that has nothing to do with the documents (off topic, nonsense).
     """
 
     id: str
-    document: str
+    collection: str
+    half: str  # "tune" or "report", as the evaluations part them
     answerable: bool
+    about: bool
     features: np.ndarray  # (candidates, features)
     right: np.ndarray  # (candidates,) bool
 
 
-def case(question: dict[str, Any], hits: Sequence[Hit], embedder: EmbedderLike, reader: Reader) -> Case:
+def case(question: Question, collection: str, hits: Sequence[Hit], embedder: EmbedderLike, reader: Reader | None) -> Case:
     """Features and labels of one question over its hits."""
-    text = str(question["question"])
-    answers = [plain(each) for each in question.get("answers") or [question.get("answer")] if each]
-    documents = {gold["doc"] for gold in question.get("gold") or []}
     rows: list[list[float]] = []
-    right: list[bool] = []
-    for each in evidence(text, hits, embedder, reader).candidates:
+    answers: list[bool] = []
+    for each in evidence(question.question, hits, embedder, reader).candidates:
         rows.append([float(getattr(each.signs, name)) for name in FEATURES])
-        held = any(f" {answer} " in f" {plain(each.text)} " for answer in answers)
-        right.append(held and (not documents or hits[each.number - 1].passage.document in documents))
-    document = str(question.get("related_doc") or next(iter(documents), ""))
+        answers.append(question.answerable and right(each.text, hits[each.number - 1], question))
     return Case(
-        str(question["id"]), document, bool(question.get("answerable", answers)),
-        np.array(rows, dtype=np.float64).reshape(-1, len(FEATURES)), np.array(right, dtype=bool),
-    )  # fmt: skip
+        question.id, collection, half_of(question), question.answerable,
+        bool(question.gold or question.related or question.document),
+        np.array(rows, dtype=np.float64).reshape(-1, len(FEATURES)), np.array(answers, dtype=bool),
+    )
 
 
-def cases(questions: Iterable[dict[str, Any]], index: Index, embedder: EmbedderLike, reader: Reader, keep: int) -> list[Case]:
+def right(text: str, hit: Hit, question: Question) -> bool:
+    """Whether the sentence stands where the question's answer is, and holds it; see SHORT_WORDS and PARAPHRASED."""
+    golds = [each for each in question.gold if each.document == hit.passage.document]
+    pages = [each.page for each in golds if each.page is not None]
+    if question.gold and not golds:
+        return False
+    if pages and (hit.passage.page is None or all(abs(hit.passage.page - page) > PAGES_AROUND for page in pages)):
+        return False
+    short = [each for each in question.answers if len(each.split()) <= SHORT_WORDS]
+    if short:
+        return bool(contains(text, short))
+    own, wanted = set(content(text)), set(content(" ".join(question.answers)))
+    return bool(own) and len(own & wanted) >= PARAPHRASED * len(own)
+
+
+def cases(
+    questions: Iterable[Question], collection: str, index: Index, embedder: EmbedderLike, reader: Reader | None, keep: int,
+    say: Callable[[str], None] = lambda _: None,
+) -> list[Case]:
     """Every question through the retrieval that the app uses."""
-    allowed = visible("local", index)
-    return [
-        case(each, retrieve(str(each["question"]), index, embedder, keep, allowed), embedder, reader) for each in questions
-    ]
+    everything = visible(LOCAL, index)
+    found = []
+    for number, each in enumerate(questions, 1):
+        say(f"{collection}: question {number}")
+        allowed = everything & frozenset(index.catalog.match(each.document)) if each.document else everything
+        hits = retrieve(each.question, index, embedder, keep, allowed)
+        found.append(case(each, collection, hits, embedder, reader))
+    return found
 
 
-def plain(text: str) -> str:
-    """Lower case without punctuation and articles, as SQuAD compares."""
-    kept = "".join(" " if each in string.punctuation else each for each in text.lower())
-    return " ".join(ARTICLES.sub(" ", kept).split())
-
-
-def fit(cases: Sequence[Case], use: Sequence[str] = FEATURES) -> dict[str, float]:
+def fit(cases: Sequence[Case], use: Sequence[str] = PICK) -> dict[str, float]:
     """Weights of the features in `use`, and "bias", that make the right sentences, or "none", most likely."""
-    columns = [FEATURES.index(each) for each in use]
+    columns = [FEATURES.index(name) for name in use]
     every = np.concatenate([each.features[:, columns] for each in cases if len(each.features)])
     middle, width = every.mean(0), every.std(0) + 1e-9
     tensors = []
@@ -129,9 +145,9 @@ def picked(case: Case, weights: dict[str, float]) -> int | None:
     return int(scores(case, weights).argmax()) if len(case.features) else None
 
 
-def fit_answer(cases: Sequence[Case], weights: dict[str, float]) -> dict[str, float]:
-    """Weights of ANSWER and "bias" for the log-odds that the picked sentence answers. A wrong pick counts as no answer."""
-    columns = [FEATURES.index(name) for name in ANSWER]
+def fit_answer(cases: Sequence[Case], weights: dict[str, float], use: Sequence[str] = ANSWER) -> dict[str, float]:
+    """Weights of the features in `use` and "bias" for the log-odds that the picked sentence answers. A wrong pick is no answer."""
+    columns = [FEATURES.index(name) for name in use]
     picks = [(each, pick) for each in cases if (pick := picked(each, weights)) is not None]
     rows = np.array([each.features[pick, columns] for each, pick in picks])
     truth = torch.tensor([float(each.answerable and each.right[pick]) for each, pick in picks], dtype=torch.float64)
@@ -149,7 +165,7 @@ def fit_answer(cases: Sequence[Case], weights: dict[str, float]) -> dict[str, fl
 
     optimizer.step(closure)
     raw = found.detach().numpy()[:-1] / width
-    answer = {name: float(value) for name, value in zip(ANSWER, raw, strict=True)}
+    answer = {name: float(value) for name, value in zip(use, raw, strict=True)}
     answer["bias"] = float(found.detach()[-1]) - float((raw * middle).sum())
     return answer
 
@@ -159,7 +175,8 @@ def probability(case: Case, weights: dict[str, float], answer: dict[str, float])
     pick = picked(case, weights)
     if pick is None:
         return 0.0
-    odds = answer["bias"] + sum(answer[name] * float(case.features[pick, FEATURES.index(name)]) for name in ANSWER)
+    signs = (name for name in answer if name != "bias")
+    odds = answer["bias"] + sum(answer[name] * float(case.features[pick, FEATURES.index(name)]) for name in signs)
     return 1 / (1 + math.exp(-max(-60.0, min(60.0, odds))))
 
 
@@ -168,7 +185,7 @@ def report(cases: Sequence[Case], weights: dict[str, float], answer: dict[str, f
 
     `top1`, `top3`: share of answerable questions whose first (first three) sentences hold a gold answer; `retrieved`: whether any
     candidate did. `refused_at`: for each share of answerable questions refused by mistake the threshold, the share refused of the
-    unanswerable questions about these documents and of those from elsewhere, and the share of the answers shown that are right.
+    unanswerable questions about these documents and of those off topic, and the share of the answers shown that are right.
     """
     asked = [each for each in cases if each.answerable]
     top1, top3, retrieved = [], [], []
@@ -178,19 +195,19 @@ def report(cases: Sequence[Case], weights: dict[str, float], answer: dict[str, f
         top3.append(bool(each.right[order[:3]].any()))
         retrieved.append(bool(each.right.any()))
     sure = np.array([probability(each, weights, answer) for each in asked])
-    near = np.array([probability(each, weights, answer) for each in cases if not each.answerable and each.document])
-    far = np.array([probability(each, weights, answer) for each in cases if not each.answerable and not each.document])
+    near = np.array([probability(each, weights, answer) for each in cases if not each.answerable and each.about])
+    far = np.array([probability(each, weights, answer) for each in cases if not each.answerable and not each.about])
     curve: dict[str, dict[str, float | None]] = {}
     for share in WRONG if asked else ():
         threshold = float(np.quantile(sure, share))
         curve[f"{share:.2f}"] = {
             "threshold": round(threshold, 4),
             "unanswerable": mean(near < threshold),
-            "elsewhere": mean(far < threshold),
+            "off_topic": mean(far < threshold),
             "right_of_shown": mean(np.array(top1)[sure >= threshold]),
         }
     return {
-        "answerable": len(asked), "unanswerable": len(near), "elsewhere": len(far), "top1": mean(np.array(top1)),
+        "answerable": len(asked), "unanswerable": len(near), "off_topic": len(far), "top1": mean(np.array(top1)),
         "top3": mean(np.array(top3)), "retrieved": mean(np.array(retrieved)), "refused_at": curve,
     }  # fmt: skip
 
@@ -215,21 +232,3 @@ def as_file(weights: dict[str, float], answer: dict[str, float], threshold: floa
 def mean(values: np.ndarray) -> float | None:
     """To four places; None of nothing."""
     return round(float(values.mean()), 4) if len(values) else None
-
-
-def half(cases: Sequence[Case], which: str) -> list[Case]:
-    """The cases of the half "tune" or "report", as the evaluations part them: by document, or by id for those from elsewhere."""
-    return [each for each in cases if half_of(question_of(each)) == which]
-
-
-def question_of(case: Case) -> Question:
-    """As much of the question as its half depends on."""
-    return Question(case.id, "", (), case.answerable, (), related=case.document)
-
-
-def elsewhere(triples: Sequence[Triple], documents: Sequence[str], number: int, seed: int) -> list[dict[str, Any]]:
-    """`number` different questions of other documents than `documents`, as lines of a question set: nothing here answers them."""
-    here = {re.sub(r"[\W_]+", "", each.rsplit(".", 1)[0]).lower() for each in documents}
-    texts = sorted({each.question for each in triples if re.sub(r"[\W_]+", "", each.group).lower() not in here})
-    chosen = random.Random(seed).sample(texts, min(number, len(texts)))
-    return [{"id": f"elsewhere-{at}", "question": text, "answerable": False, "answers": []} for at, text in enumerate(chosen)]

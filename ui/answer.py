@@ -118,6 +118,7 @@ def _sentence(sentence: dict[str, Any]) -> dict[str, Any]:
     cells = [cell.strip() for cell in text.strip().strip("|").split("|")] if " | " in text else None
     return {
         "text": text,
+        "key": sentence.get("key", ""),
         # rows and list items do not flow into one another as sentences do
         "line": cells is not None or text.startswith("- ") or not re.search(r"[.!?:;…。！？][\"'”’)\]]*\s*$", text),
         "cells": cells,

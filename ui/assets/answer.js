@@ -125,8 +125,10 @@ function draw(sentence, index, open, host) {
   }
   // the last word and its footnotes stay on one line
   const [, start, end] = cells ? [] : sentence.text.match(/^([^]*?)(\S{0,24})$/);
-  if (start) element.append(document.createTextNode(start));
-  const tail = make("span", "tail", end);
+  const [from, to] = marked(sentence);
+  if (start) write(element, start, from, to);
+  const tail = make("span", "tail");
+  if (end) write(tail, end, from - start.length, to - start.length);
   sentence.citations.forEach((citation, at) => {
     const chip = make("button", "chip", citation.n);
     chip.type = "button";
@@ -138,6 +140,20 @@ function draw(sentence, index, open, host) {
   });
   element.append(tail, document.createTextNode(" "));
   return element;
+}
+
+// where the short answer stands in the sentence; nowhere if it is not marked, or is nearly all of it
+function marked(sentence) {
+  const key = sentence.key || "";
+  const at = key && !sentence.cells && key.length < 0.7 * sentence.text.length ? sentence.text.indexOf(key) : -1;
+  return at < 0 ? [0, 0] : [at, at + key.length];
+}
+
+function write(element, text, from, to) {
+  const [left, right] = [Math.max(0, Math.min(from, text.length)), Math.max(0, Math.min(to, text.length))];
+  if (left) element.append(document.createTextNode(text.slice(0, left)));
+  if (right > left) element.append(make("strong", "", text.slice(left, right)));
+  if (right < text.length) element.append(document.createTextNode(text.slice(Math.max(left, right))));
 }
 
 function show(host, chip, citation) {
