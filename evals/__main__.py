@@ -1,18 +1,30 @@
-"""`python -m evals`: retrieval, run, compare, make. Tables and JSON on stdout, progress on stderr, errors with their cure."""
+"""`python -m evals`: retrieval, run, compare, ladder, prompts, make. Tables and JSON on stdout, progress and errors on stderr."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import config
-from errors import FootnoteError
+from errors import FootnoteError, UsageError
 from evals.questions import HALVES, Question, half, read, spread
 from evals.units import KINDS, kind_of
+
+if TYPE_CHECKING:
+    from ingest.open import Index
+    from rag.answer import Answerer
+    from rag.prompt import Wording
+
+SCORES = (  # what models and prompts can be ranked by, from 0 to 1; the first unless told
+    "right_or_refused", "contains", "f1", "exact", "word_recall", "cited_gold", "number_right", "number_wrong", "refused_wrongly",
+    "refused_rightly",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,20 +50,28 @@ def parser() -> argparse.ArgumentParser:
     answered = _command(commands, "run", _run, "how good whole answers are, through the code that people are served by")
     for each in (found, answered):
         each.add_argument("questions", type=Path, metavar="QUESTIONS.jsonl", help="questions with known answers")
-        each.add_argument("--docs", type=Path, metavar="FOLDER", help="index this folder first, apart from the app's collections")
-        each.add_argument("--index", type=Path, metavar="DIR", help="folder of indexes")
-        each.add_argument("--collection", metavar="NAME", help="collection to ask")
+        _asking(each)
         each.add_argument("--half", choices=HALVES, default="all", help="questions to choose with, to report on, or all")
-        each.add_argument("--where", action="append", default=[], metavar="FIELD=TEXT", help="only where the field holds TEXT")
-        each.add_argument("--limit", type=_positive, metavar="N", help="only N questions, spread over the set")
-        each.add_argument("--unit", choices=KINDS, help="what counts as found (default: what the set names)")
-        each.add_argument("--page-slack", type=int, default=0, metavar="N", help="pages either side that are right (default: 0)")
-        each.add_argument("--results", type=Path, metavar="DIR", help="where the result is kept (default: evals/results)")
-        each.add_argument("--json", action="store_true", help="print JSON instead of a table")
     found.add_argument("--baseline", action="store_true", help="measure 180-word chunks with BM25 and vectors fused beside it")
-    answered.add_argument("-k", dest="keep", type=_positive, metavar="N", help="passages in the prompt")
-    answered.add_argument("--model", metavar="FILE", help="a GGUF model instead of the one in the settings")
-    answered.add_argument("--level", choices=("verbatim", "compressed", "free"), help="how freely the model may word")
+    _answering(answered, model=True)
+    climbed = _command(commands, "ladder", _ladder, "every model on the same questions, and the smallest that is not worse")
+    climbed.add_argument("--models", nargs="+", required=True, metavar="MODEL", help="folders of GGUF files, files, bundled:Q8_0, …")
+    climbed.add_argument("--questions", type=Path, required=True, metavar="FILE", help="questions with known answers")
+    _asking(climbed)
+    climbed.add_argument("--half", choices=HALVES, default="all", help="questions to choose with, to report on, or all")
+    _answering(climbed, model=False)
+    climbed.add_argument("--margin", type=float, default=0.05, metavar="SHARE", help="how much worse is not worse (default: 0.05)")
+    tuned = _command(commands, "prompts", _prompts, "two prompts on the same questions; the better may go live")
+    tuned.add_argument("names", nargs="*", metavar="NAME", help="two prompts: files in prompts/ or in the data folder's prompts/")
+    tuned.add_argument("--questions", type=Path, metavar="FILE", help="questions with known answers")
+    _asking(tuned)
+    _answering(tuned, model=True)
+    for each in (climbed, tuned):
+        each.add_argument("--score", choices=SCORES, default=SCORES[0], help="what is better or worse (default: %(default)s)")
+    does = tuned.add_mutually_exclusive_group()
+    does.add_argument("--adopt", action="store_true", help="the better one goes live, if the held-out half confirms it")
+    does.add_argument("--back", action="store_true", help="the prompt before the live one is live again")
+    does.add_argument("--status", action="store_true", help="show which prompt is live and the decisions that led there")
     compared = _command(commands, "compare", _compare, "two results of `run` or `retrieval`, question by question")
     compared.add_argument("before", type=Path, metavar="A.json", help="the earlier result")
     compared.add_argument("after", type=Path, metavar="B.json", help="the later result")
@@ -65,6 +85,27 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--foreign", metavar="NAME", help="collection to take those from (default: asked of other documents)")
     made.add_argument("--seed", type=int, default=0, metavar="N", help="another draw of the same size (default: %(default)s)")
     return top
+
+
+def _asking(command: argparse.ArgumentParser) -> None:
+    """Options that say what is asked, of what, and where the result goes."""
+    command.add_argument("--docs", type=Path, metavar="FOLDER", help="index this folder first, apart from the app's collections")
+    command.add_argument("--index", type=Path, metavar="DIR", help="folder of indexes")
+    command.add_argument("--collection", metavar="NAME", help="collection to ask")
+    command.add_argument("--where", action="append", default=[], metavar="FIELD=TEXT", help="only where the field holds TEXT")
+    command.add_argument("--limit", type=_positive, metavar="N", help="only N questions, spread over the set")
+    command.add_argument("--unit", choices=KINDS, help="what counts as found (default: what the set names)")
+    command.add_argument("--page-slack", type=int, default=0, metavar="N", help="pages either side that are right (default: 0)")
+    command.add_argument("--results", type=Path, metavar="DIR", help="where the result is kept (default: evals/results)")
+    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def _answering(command: argparse.ArgumentParser, model: bool) -> None:
+    """Options that say what answers."""
+    command.add_argument("-k", dest="keep", type=_positive, metavar="N", help="passages in the prompt")
+    command.add_argument("--level", choices=("verbatim", "compressed", "free"), help="how freely the model may word")
+    if model:
+        command.add_argument("--model", metavar="MODEL", help="a GGUF file, bundled:Q8_0, FILE+ADAPTER.gguf or http://… instead")
 
 
 def _command(commands: Any, name: str, run: Any, summary: str) -> argparse.ArgumentParser:
@@ -83,7 +124,7 @@ def _positive(text: str) -> int:
 def _questions(chosen: argparse.Namespace) -> tuple[list[Question], str]:
     """The questions to ask, and the unit that the whole set names: it must not change with --limit or --half."""
     questions = read(chosen.questions, chosen.where)
-    return spread(half(questions, chosen.half), chosen.limit), chosen.unit or kind_of(questions)
+    return spread(half(questions, getattr(chosen, "half", "all")), chosen.limit), chosen.unit or kind_of(questions)
 
 
 def _retrieval(chosen: argparse.Namespace) -> None:
@@ -111,32 +152,126 @@ def _retrieval(chosen: argparse.Namespace) -> None:
 
 
 def _run(chosen: argparse.Namespace) -> None:
-    from evals.prepare import opened, place
-    from evals.results import save
+    from evals.results import peak_memory_mb, save
     from evals.run import run, summary, text
+    from rag.prompt import live
+
+    questions, unit = _questions(chosen)
+    with _answerer(chosen) as (answerer, index, collection):
+        rows = run(questions, index, answerer, unit=unit, slack=chosen.page_slack, say=_say)
+        scores = summary(rows)
+        body = {
+            **_made_with(answerer, index, collection), "prompt": live(answerer.settings.home).label, "half": chosen.half,
+            "memory_mb": round(peak_memory_mb(), 1), "summary": _plain(scores), "rows": rows,
+        }
+    path = save("run", collection, body, answerer.settings, chosen.results)
+    print(json.dumps(body["summary"], indent=1) if chosen.json else text(scores))
+    print(f"Kept in {path}", file=sys.stderr)
+
+
+@contextmanager
+def _answerer(chosen: argparse.Namespace) -> Iterator[tuple[Answerer, Index, str]]:
+    """The answerer of the app with the model, level and passages that were asked for, an index, and its collection."""
+    from evals.models import open_entry
+    from evals.prepare import opened, place
     from ingest.embed import Embedder
     from rag.answer import Answerer, open_reader
     from rag.engine import open_model
 
-    questions, unit = _questions(chosen)
-    settings = config.load(model=chosen.model, model_level=chosen.level, keep_passages=chosen.keep)
+    settings = config.load(model_level=chosen.level, keep_passages=chosen.keep)
     settings, collection = place(settings, chosen.docs, chosen.index, chosen.collection)
     embedder = Embedder(settings)
     with opened(settings, collection, chosen.docs, embedder) as index:
-        model = open_model(settings, say=_say)
+        model = open_entry(chosen.model, settings, _say) if chosen.model else open_model(settings, _say)
         try:
-            answerer = Answerer(settings, embedder, model, None, *open_reader(settings))
-            rows = run(questions, index, answerer, unit=unit, slack=chosen.page_slack, say=_say)
+            yield Answerer(settings, embedder, model, None, *open_reader(settings)), index, collection
         finally:
             model.close()
-        scores = summary(rows)
-        body = {
-            "collection": collection, "index_version": index.version, "embedder": embedder.name, "model": model.name,
-            "level": model.level, "half": chosen.half, "summary": _plain(scores), "rows": rows,
-        }
-    path = save("run", collection, body, settings, chosen.results)
-    print(json.dumps(body["summary"], indent=1) if chosen.json else text(scores))
+
+
+def _made_with(answerer: Answerer, index: Index, collection: str) -> dict[str, Any]:
+    model = answerer.model
+    return {
+        "collection": collection, "index_version": index.version, "embedder": answerer.embedder.name,
+        "model": model.name if model else "", "level": model.level if model else "",
+    }
+
+
+def _ladder(chosen: argparse.Namespace) -> None:
+    from evals.ladder import ladder, measure, text
+    from evals.models import entries
+    from evals.picture import picture
+    from evals.prepare import opened, place
+    from evals.results import FOLDER, save
+    from ingest.embed import Embedder
+
+    models, (_, unit) = entries(chosen.models), _questions(chosen)
+    settings, collection = place(config.load(), chosen.docs, chosen.index, chosen.collection)
+    with opened(settings, collection, chosen.docs, Embedder(settings)) as index:
+        version = index.version
+    given = {
+        "--index": settings.index, "--collection": collection, "--half": chosen.half, "--limit": chosen.limit, "--unit": unit,
+        "--page-slack": chosen.page_slack, "-k": chosen.keep, "--level": chosen.level,
+    }
+    run = [str(chosen.questions.resolve()), *(f"--where={each}" for each in chosen.where)]
+    run += [part for name, value in given.items() if value is not None for part in (name, str(value))]
+    found = ladder(measure(models, run, settings, chosen.results or FOLDER, _say), chosen.score, chosen.margin, settings)
+    body = {"collection": collection, "index_version": version, "half": chosen.half, **_plain(dataclasses.asdict(found))}
+    path = save("ladder", collection, body, settings, chosen.results)
+    drawn = path.with_suffix(".svg")
+    drawn.write_text(picture(found, settings.currency), encoding="utf-8")
+    print(json.dumps(body, indent=1, ensure_ascii=False) if chosen.json else text(found, settings))
+    print(f"Kept in {path} and {drawn.name}", file=sys.stderr)
+
+
+def _prompts(chosen: argparse.Namespace) -> int:
+    from evals import prompts
+    from rag.prompt import live, opened
+
+    home = config.load().home
+    if chosen.status:
+        print(prompts.status(home))
+        return 0
+    if chosen.back:
+        entry = prompts.back(home)
+        print(f"{entry['after']} is live again, instead of {entry['before']}.")
+        return 0
+    if len(set(chosen.names)) != 2 or chosen.questions is None:
+        raise UsageError("Two prompts and --questions FILE are needed.", "Or: python -m evals prompts --status")
+    wordings = [opened(name, home) for name in chosen.names]
+    served = live(home)
+    if chosen.adopt and (chosen.model or chosen.level or chosen.keep):
+        raise UsageError("--adopt measures what people are served by.", "Leave out --model, --level and -k; set them in footnote.toml.")
+    if chosen.adopt and served.label not in [each.label for each in wordings]:
+        raise UsageError(f"{served.label} is live, and neither prompt is it.", f"Compare with {served.name}.")
+    return _compare_prompts(chosen, wordings, served)
+
+
+def _compare_prompts(chosen: argparse.Namespace, wordings: Sequence[Wording], served: Wording) -> int:
+    from evals import prompts
+    from evals.results import save
+
+    questions, unit = _questions(chosen)
+    with _answerer(chosen) as (answerer, index, collection):
+        rows = prompts.measure(wordings, questions, index, answerer, unit=unit, slack=chosen.page_slack, say=_say)
+        made_with = _made_with(answerer, index, collection)
+    judgement = prompts.judge(rows, (wordings[0].label, wordings[1].label), chosen.score)
+    body = _plain(dataclasses.asdict(judgement))
+    path = save("prompts", collection, {**made_with, "judgement": body, "rows": rows}, answerer.settings, chosen.results)
+    print(json.dumps(body, indent=1, ensure_ascii=False) if chosen.json else prompts.text(judgement))
+    winner = next((each for each in wordings if each.label == judgement.winner), None)
+    if winner is None or not judgement.confirmed:
+        said = f"Nothing goes live: {served.label} stays."
+    elif winner.label == served.label:
+        said = f"{served.label} is live already and stays."
+    elif chosen.adopt:
+        prompts.adopt(answerer.settings.home, winner, judgement, {**made_with, "results": path.name})
+        said = f"{winner.label} is live from now on, instead of {served.label}. To go back: python -m evals prompts --back"
+    else:
+        said = f"{served.label} is live. To let {winner.label} go live, run this again with --adopt."
+    print(said, file=sys.stderr if chosen.json else sys.stdout)
     print(f"Kept in {path}", file=sys.stderr)
+    return int(chosen.adopt and not judgement.confirmed)
 
 
 def _compare(chosen: argparse.Namespace) -> None:

@@ -8,9 +8,10 @@ from errors import UsageError
 from evals.intervals import Interval, paired
 from evals.metrics import RANKED
 from evals.results import table
-from evals.run import CITING, WORDING
+from evals.run import CITING, WORDING, right_or_refused
 
 SHOWN = 20  # changed questions printed for a score; the JSON has them all
+BESIDE = ("model", "level", "prompt")  # what a result was made with beside its settings
 BETTER_LOW = ("number_wrong", "refused_wrongly", "seconds", "cpu_s")
 
 
@@ -21,8 +22,8 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     """
     if before["kind"] != after["kind"]:
         raise UsageError(f"One result is of {before['kind']}, the other of {after['kind']}.", "Compare two of one kind.")
-    earlier = {each["id"]: _scores(before["kind"], each) for each in before["rows"]}
-    later = {each["id"]: _scores(after["kind"], each) for each in after["rows"]}
+    earlier = {each["id"]: row_scores(before["kind"], each) for each in before["rows"]}
+    later = {each["id"]: row_scores(after["kind"], each) for each in after["rows"]}
     wording = {each["id"]: each["question"] for each in after["rows"]}
     common = [id for id in earlier if id in later]
     if not common:
@@ -40,13 +41,12 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
                 "verdict": "", "changed": [] if timed else changed,
             }
             scores[name]["verdict"] = verdict(scores[name]["difference"], name in BETTER_LOW)
-    differing = sorted(
-        name for name in {*before["settings"], *after["settings"]} if before["settings"].get(name) != after["settings"].get(name)
-    )
+    old, new = ({**each["settings"], **{name: each.get(name) for name in BESIDE}} for each in (before, after))
+    differing = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
     return {
         "kind": after["kind"], "questions": len(common), "left_out": len(earlier) + len(later) - 2 * len(common),
         "commits": [before["commit"], after["commit"]],
-        "settings": {name: [before["settings"].get(name), after["settings"].get(name)] for name in differing},
+        "settings": {name: [old.get(name), new.get(name)] for name in differing},
         "scores": scores,
     }
 
@@ -77,7 +77,8 @@ def text(difference: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _scores(kind: str, row: dict[str, Any]) -> dict[str, float | None]:
+def row_scores(kind: str, row: dict[str, Any]) -> dict[str, float | None]:
+    """Every score of one row of a result; None where it does not apply."""
     if kind == "retrieval":
         return {name: row["footnote"][name] for name in RANKED}
     answerable = row["answerable"]
@@ -85,5 +86,6 @@ def _scores(kind: str, row: dict[str, Any]) -> dict[str, float | None]:
         **{name: row[name] for name in (*WORDING, *CITING)},
         "refused_wrongly": float(not row["found"]) if answerable else None,
         "refused_rightly": None if answerable else float(not row["found"]),
+        "right_or_refused": right_or_refused(row),
         "found": float(row["found"]), "seconds": row["seconds"], "cpu_s": row["cpu_s"],
     }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import re
+import resource
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,6 +52,16 @@ def save(kind: str, name: str, body: Mapping[str, Any], settings: Settings, fold
     path = where / f"{now:%Y%m%d-%H%M%S}-{kind}-{name}.json"
     path.write_text(json.dumps({**head, **body}, ensure_ascii=False, indent=1, default=_plain) + "\n", encoding="utf-8")
     return path
+
+
+def peak_memory_mb() -> float:
+    """MB of memory that this process held at its peak, mapped model files included."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # Linux: its ru_maxrss would begin with what the parent held when it started this process
+        found = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(encoding="utf-8"), re.MULTILINE)
+        if found:
+            return int(found[1]) * 1024 / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # macOS counts bytes
 
 
 def load(path: Path) -> dict[str, Any]:

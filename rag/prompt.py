@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -72,13 +72,19 @@ def prompt(
 
 def live(home: Path) -> Wording:
     """The prompt that people are answered with: the last one adopted and not taken back, in the words in which it was adopted."""
-    adopted: list[dict[str, Any]] = []
-    for each in decisions(home):
+    standing = adopted(decisions(home))
+    return standing[-1] if standing else opened(SHIPPED)
+
+
+def adopted(made: Sequence[Mapping[str, Any]]) -> list[Wording]:
+    """The prompts that decisions adopted and did not take back, the live one last; empty: the shipped one is live."""
+    standing: list[Wording] = []
+    for each in made:
         if each["action"] == "adopted":
-            adopted.append(each)
-        elif adopted:
-            adopted.pop()
-    return parsed(adopted[-1]["prompt"], adopted[-1]["text"]) if adopted else opened(SHIPPED)
+            standing.append(parsed(each["prompt"], each["text"]))
+        elif standing:
+            standing.pop()
+    return standing
 
 
 def decisions(home: Path) -> list[dict[str, Any]]:
@@ -86,9 +92,7 @@ def decisions(home: Path) -> list[dict[str, Any]]:
     path = home / "prompts" / DECISIONS
     try:
         found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        for each in found:
-            if each["action"] == "adopted":
-                parsed(each["prompt"], each["text"])
+        adopted(found)
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError) as error:
