@@ -65,6 +65,11 @@ def read(path: Path, where: Sequence[str] = ()) -> list[Question]:
     return questions
 
 
+def from_lines(lines: Iterable[dict[str, Any]]) -> list[Question]:
+    """Questions from objects as `evals make` gives them."""
+    return [_question(each, f"line {number}") for number, each in enumerate(lines, 1)]
+
+
 def half(questions: Iterable[Question], which: str) -> list[Question]:
     """The questions of one half: "tune" to choose settings with, "report" to say how good they are, or "all".
 

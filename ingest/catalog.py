@@ -19,7 +19,7 @@ from pathlib import Path
 from errors import IndexDamaged
 from ingest.types import Heading, Page, ParsedDocument, ParseFailure, Passage, SourceFile, Table
 
-HEADING_WEIGHT = 2.0  # of a word in the title, the section or the file name, against 1 for one in the text
+HEADING_WEIGHT = 0.5  # of a word in the title, the section or the file name, against 1 for one in the text
 QUERY_TERMS = 64  # words of a question that are looked up; more make it no clearer, only slower
 LOCAL_USER = "local"
 
@@ -245,6 +245,12 @@ class Catalog:
             "ORDER BY rank, rowid LIMIT ?",
             (query, rank, json.dumps(sorted(document_ids)), keep),
         )
+
+    def documents_of(self, passage_ids: Collection[int]) -> dict[int, int]:
+        """Passage id → id of its document."""
+        return dict(self._rows(
+            "SELECT id, document_id FROM passages WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(sorted(passage_ids)),)
+        ))
 
     def passage_ids(self, document_ids: Collection[int]) -> list[int]:
         """Numbers of all passages of these documents, ascending; what a vector search may be limited to."""

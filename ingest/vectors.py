@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +105,13 @@ class Vectors:
         """The stored vector of a passage, None where there is none."""
         row = int(numpy.searchsorted(self.ids, passage_id))
         return numpy.asarray(self.vectors[row]) if row < len(self.ids) and int(self.ids[row]) == passage_id else None
+
+    def similarities(self, vector: Floats, passage_ids: Sequence[int]) -> dict[int, float]:
+        """Cosine of `vector`, (d,) of length 1, with each of these passages (ascending); those without a vector are left out."""
+        wanted = numpy.asarray(passage_ids, dtype=numpy.int64)
+        rows = numpy.searchsorted(self.ids, wanted)
+        there = rows < len(self.ids)
+        rows, wanted = rows[there], wanted[there]
+        there = self.ids[rows] == wanted
+        cosines = self.vectors[rows[there]] @ numpy.asarray(vector, dtype=numpy.float32)
+        return {int(number): float(cosine) for number, cosine in zip(wanted[there], cosines, strict=True)}

@@ -18,6 +18,7 @@ from rag.evidence import WEIGHTS, Weights, evidence, load_weights
 from rag.prompt import NOT_FOUND, Wording, live, prompt
 from rag.receipt import MadeWith, receipt
 from rag.retrieve import retrieve
+from rag.threshold import threshold
 from rag.types import Answer, Hit, Prompt, Sentence, Turn
 from rag.visible import LOCAL, visible
 from rag.write import Writing, undecided, write
@@ -59,7 +60,7 @@ class Answerer:
     """What answering needs, loaded once: the command line, the engine process and the evaluation all use this class.
 
     `model` may be None where only `search` is called; `records` None means that no receipt is kept. `reader` and `weights` go
-    together: see `open_reader`. `wording` None means the prompt that is live.
+    together: see `open_reader`. `shown_from` None means the collection's threshold, `wording` None the prompt that is live.
     """
 
     settings: Settings
@@ -68,6 +69,7 @@ class Answerer:
     records: Records | None = None
     reader: Reader | None = None
     weights: Weights = WEIGHTS
+    shown_from: float | None = None
     wording: Wording | None = None
 
     def search(
@@ -101,7 +103,9 @@ class Answerer:
         clock.lap("search")
         emit({"event": "sources", "passages": [each.as_json() for each in hits]})
         emit({"event": "stage", "stage": "reading"})
-        found = evidence(searched, hits, self.embedder, self.reader, self.weights)
+        shown_from = self.shown_from or threshold(self.settings.home, index.manifest.collection, self.weights)
+        weights = dataclasses.replace(self.weights, threshold=shown_from)
+        found = evidence(searched, hits, self.embedder, self.reader, weights)
         clock.lap("evidence")
         shown: list[Sentence] = []
         made: Prompt | None = None
@@ -151,7 +155,7 @@ class Answerer:
         )
         if self.records is not None:
             made_with = MadeWith(
-                self.settings, index.manifest, self.reader.name if self.reader else "", self.weights, keep or self.settings.keep_passages
+                self.settings, index.manifest, self.reader.name if self.reader else "", weights, keep or self.settings.keep_passages
             )
             number = receipt(answer, question, history, made, document, made_with, self.records, user, conversation)
             answer = dataclasses.replace(answer, receipt=number)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ingest.types import Passage
 
 SAME_WORDS = 0.95  # Jaccard overlap of word sets above which two passages with equal numbers and names are one
+DOCUMENT_WEIGHT = 0.4  # of a passage's document beside its own score of 1; chosen on one half of three question sets
+DOCUMENT_PASSAGES = 3  # of the best of a document that speak for it; where there are fewer, the missing ones count as 0
 FOLD_WINDOW = 4  # passages looked at for each one kept, when duplicates are folded
 
 
@@ -32,18 +34,19 @@ def retrieve(question: str, index: Index, embedder: EmbedderLike, keep: int, all
         return []
     pool = max(pool, 2 * keep)
     everything = len(allowed) == sum(each.passages > 0 for each in index.catalog.documents())
-    by_words = index.catalog.search_keywords(question, pool, None if everything else allowed)
+    by_words = dict(index.catalog.search_keywords(question, pool, None if everything else allowed))
     among = None if everything else index.catalog.passage_ids(allowed)
-    by_meaning = index.vectors.search(embedder.questions([question])[0], pool, among)
-    scores = fuse(by_words, by_meaning)
-    similarity = dict(by_meaning)
-    in_words = {passage for passage, _ in by_words}
+    vector = embedder.questions([question])[0]
+    near = {passage for passage, _ in index.vectors.search(vector, pool, among)}
+    every = sorted(near | by_words.keys())
+    similarity = index.vectors.similarities(vector, every)
+    scores = fuse(by_words, similarity, index.catalog.documents_of(every))
     best = sorted(scores, key=lambda passage: (-scores[passage], passage))[: keep * FOLD_WINDOW]
     hits = [
         Hit(
             passage,
             scores[passage.id],
-            "both" if passage.id in in_words and passage.id in similarity else "keywords" if passage.id in in_words else "meaning",
+            "meaning" if passage.id not in by_words else "both" if passage.id in near else "keywords",
             similarity.get(passage.id, 0.0),
         )
         for passage in index.catalog.passages(best)
@@ -51,17 +54,24 @@ def retrieve(question: str, index: Index, embedder: EmbedderLike, keep: int, all
     return fold(hits)[:keep]
 
 
-def fuse(by_words: Sequence[tuple[int, float]], by_meaning: Sequence[tuple[int, float]]) -> dict[int, float]:
-    """Passage → mean of its two scores, each as a share of the best of its kind; one that a side did not find gets nothing from it.
+def fuse(by_words: Mapping[int, float], by_meaning: Mapping[int, float], documents: Mapping[int, int]) -> dict[int, float]:
+    """Passage → score from 0 to 1: the mean of its BM25 score and its cosine, each as a share of the best, and its document's share.
 
-    Both lists are (passage id, score), best first, scores above 0 (BM25; cosine, of which negative ones count as 0).
+    A passage without a word of the question gets nothing for words; a negative cosine counts as 0. What a document's best
+    DOCUMENT_PASSAGES passages score on average speaks for each of them: a page about the subject beats a page that names it.
     """
-    scores: dict[int, float] = {}
-    for ranking in (by_words, by_meaning):
-        best = max((score for _, score in ranking), default=0.0)
-        for passage, score in ranking:
-            scores[passage] = scores.get(passage, 0.0) + 0.5 * (max(0.0, score) / best if best > 0 else 0.0)
-    return scores
+    own: dict[int, float] = {}
+    for scores in (by_words, by_meaning):
+        best = max(scores.values(), default=0.0)
+        for passage, score in scores.items():
+            own[passage] = own.get(passage, 0.0) + 0.5 * (max(0.0, score) / best if best > 0 else 0.0)
+    of_document: dict[int, list[float]] = {}
+    for passage, score in own.items():
+        of_document.setdefault(documents[passage], []).append(score)
+    whole = {each: sum(sorted(some, reverse=True)[:DOCUMENT_PASSAGES]) / DOCUMENT_PASSAGES for each, some in of_document.items()}
+    return {
+        passage: (score + DOCUMENT_WEIGHT * whole[documents[passage]]) / (1 + DOCUMENT_WEIGHT) for passage, score in own.items()
+    }
 
 
 def fold(hits: Sequence[Hit]) -> list[Hit]:

@@ -212,3 +212,10 @@ def test_a_damaged_file_is_said_to_be_damaged(tmp_path: Path) -> None:
     with pytest.raises(IndexDamaged):
         Catalog.open(tmp_path / "c.sqlite")
     assert check(tmp_path / "c.sqlite")
+
+
+def test_each_passage_is_traced_to_its_document(tmp_path: Path) -> None:
+    """What retrieval needs to let a document speak for its passages; numbers that are not there are left out."""
+    catalog = built(tmp_path / "c.sqlite", {"a.txt": "one", "b.txt": "two"})
+    owners = {passage.id: each.id for each in catalog.documents() for passage in catalog.passages_of(each.id)}
+    assert catalog.documents_of([*owners, 999]) == owners

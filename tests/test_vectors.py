@@ -67,3 +67,13 @@ def test_truncated_and_foreign_files_are_refused(tmp_path: Path) -> None:
     numpy.save(tmp_path / "vectors.npy", unit(4))
     with pytest.raises(IndexDamaged):
         Vectors.open(tmp_path)
+
+
+def test_similarities_are_the_cosines_of_the_passages_named() -> None:
+    """Of those that exist; the others are left out."""
+    rows, ids = unit(5), numpy.arange(5, dtype=numpy.int64) * 3
+    question = unit(1, seed=9)[0]
+    found = Vectors(ids, rows).similarities(question, [0, 2, 6, 12, 15])
+    assert list(found) == [0, 6, 12]
+    assert all(abs(found[number] - float(rows[number // 3] @ question)) < 1e-6 for number in found)
+    assert Vectors(ids, rows).similarities(question, []) == {}

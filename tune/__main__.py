@@ -50,11 +50,21 @@ def parser() -> argparse.ArgumentParser:
     weigh.add_argument("sets", nargs="+", metavar="COLLECTION=QUESTIONS", help="collections, each with questions about it")
     weigh.add_argument("--reader", type=Path, required=True, help="folder of a trained reader")
     weigh.add_argument("--index", type=Path, help="folder of indexes (default: the settings')")
-    weigh.add_argument("--off-topic", type=Path, help="JSONL of questions that nothing answers: asked of every collection")
+    weigh.add_argument("--off-topic", type=Path, help="JSONL of questions that nothing answers, dealt out to the collections")
     weigh.add_argument("--limit", type=int, help="only so many questions of each set, spread over it")
     weigh.add_argument("--refuse", type=float, default=0.10, help="share of answerable questions that may be refused by mistake")
     weigh.add_argument("--write", action="store_true", help="write the weights into evidence.json of the reader's folder")
     weigh.add_argument("--threads", type=int, default=0)
+    refuse = commands.add_parser("refusal", help="choose, for one collection, how often it may answer what it cannot")
+    refuse.add_argument("--index", type=Path, help="folder of indexes (default: the settings')")
+    refuse.add_argument("--collection", help="the collection (default: the settings')")
+    refuse.add_argument("--tolerate", type=share, default=0.05, help="share of unanswerable questions that may be answered (0.05)")
+    refuse.add_argument("--count", type=int, default=150, help="questions made from the documents (150)")
+    refuse.add_argument("--questions", type=Path, action="append", default=[], help="JSONL of questions of your own; may be repeated")
+    refuse.add_argument("--dry-run", action="store_true", help="measure and show the whole curve; change nothing")
+    refuse.add_argument("--status", action="store_true", help="show what is in force")
+    refuse.add_argument("--back", action="store_true", help="go back to the threshold that ships")
+    refuse.add_argument("--json", action="store_true")
     shared = commands.add_parser("overlap", help="what training triples share with measured question sets; exit 1 where anything")
     shared.add_argument("train", type=Path)
     shared.add_argument("questions", type=Path, nargs="+")
@@ -98,6 +108,8 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(calibrate(options.reader, options.data, threads=options.threads), indent=2))
     elif options.command == "evidence":
         print(json.dumps(evidence(options), indent=2))
+    elif options.command == "refusal":
+        refusal(options)
     elif options.command == "overlap":
         found = overlap(options)
         print(json.dumps(found, indent=2, ensure_ascii=False))
@@ -120,13 +132,13 @@ def evidence(options: argparse.Namespace) -> dict[str, Any]:
     embedder, reader = Embedder(settings), Reader(options.reader, options.threads)
     off_topic = read(options.off_topic) if options.off_topic else []
     every = []
-    for each in options.sets:
+    for at, each in enumerate(options.sets):
         collection, equals, path = each.partition("=")
         if not equals:
             raise UsageError(f"{each!r} has no '='.", "Write it as COLLECTION=QUESTIONS.jsonl.")
         index = open_index(settings.index, collection, embedder.name)
         try:
-            questions = [*spread(read(Path(path)), options.limit), *spread(off_topic, options.limit)]
+            questions = [*spread(read(Path(path)), options.limit), *off_topic[at :: len(options.sets)]]
             every += cases(questions, collection, index, embedder, reader, settings.keep_passages, logging.getLogger("tune").info)
         finally:
             index.close()
@@ -152,6 +164,59 @@ def evidence(options: argparse.Namespace) -> dict[str, Any]:
 
 def _by_collection(cases: list[Case]) -> list[tuple[str, list[Case]]]:
     return [(name, [each for each in cases if each.collection == name]) for name in dict.fromkeys(each.collection for each in cases)]
+
+
+def share(text: str) -> float:
+    value = float(text)
+    if not 0.0 < value < 1.0:
+        raise argparse.ArgumentTypeError("must lie between 0 and 1, such as 0.05")
+    return value
+
+
+def refusal(options: argparse.Namespace) -> None:
+    """Fits, shows or removes one collection's threshold."""
+    from datetime import UTC, datetime
+
+    from config import ROOT, load
+    from evals.make import make
+    from evals.prepare import place as placed
+    from evals.questions import from_lines, read
+    from ingest.embed import Embedder
+    from ingest.open import open_index
+    from rag.answer import open_reader
+    from rag.threshold import fingerprint, fitted, place
+    from tune.refusal import asked, curve, text
+    from tune.refusal import refusal as fit
+
+    settings, collection = placed(load(), None, options.index, options.collection)
+    path = place(settings.home, collection)
+    if options.status or options.back:
+        found = fitted(settings.home, collection)
+        if options.back:
+            path.unlink(missing_ok=True)
+        print(json.dumps(found) if options.json else text(collection, found, gone=options.back))
+        return
+    embedder = Embedder(settings)
+    reader, weights = open_reader(settings)
+    index = open_index(settings.index, collection, embedder.name)
+    try:
+        questions = from_lines(make(index.catalog, options.count, 0.0, settings.seed))
+        for each in (*options.questions, ROOT / "evals" / "off_topic.jsonl"):
+            questions += read(each)
+        every = asked(questions, index, embedder, reader, weights, settings.keep_passages, logging.getLogger("tune").info)
+        version = index.version
+    finally:
+        index.close()
+    found = {
+        **fit(every, options.tolerate), "collection": collection, "index_version": version, "weights": fingerprint(weights),
+        "reader": reader.name if reader else "", "created": datetime.now(UTC).isoformat(timespec="seconds"), "curve": curve(every),
+    }
+    if not options.dry_run:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.part")
+        part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        part.replace(path)
+    print(json.dumps(found) if options.json else text(collection, found, dry=options.dry_run))
 
 
 def overlap(options: argparse.Namespace) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,67 @@
+"""Retrieval: two rankings become one, near-duplicates become one hit, and a filter holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.types import Passage
+from rag.retrieve import fold, fuse, retrieve
+from rag.types import Hit
+from rag.visible import LOCAL, visible
+from tests.folder import Folder
+
+NUMBERS = st.dictionaries(st.integers(0, 20), st.floats(-1, 30, allow_nan=False), max_size=15)
+
+
+@given(NUMBERS, NUMBERS)
+def test_scores_lie_between_nothing_and_one(by_words: dict[int, float], by_meaning: dict[int, float]) -> None:
+    """Whatever the two sides say, also nothing, or only negative cosines."""
+    documents = {passage: passage // 3 for passage in {*by_words, *by_meaning}}
+    scores = fuse(by_words, by_meaning, documents)
+    assert scores.keys() == documents.keys()
+    assert all(0.0 <= score <= 1.0 + 1e-9 for score in scores.values())
+
+
+def test_both_sides_count_and_the_best_of_both_is_first() -> None:
+    scores = fuse({1: 10.0, 2: 9.0}, {2: 0.8, 3: 0.9}, {1: 1, 2: 2, 3: 3})
+    assert max(scores, key=lambda passage: scores[passage]) == 2
+
+
+def test_a_document_about_the_subject_speaks_for_its_passages() -> None:
+    """Two passages score the same by themselves; the one among others that fit comes first."""
+    by_words = {1: 5.0, 2: 5.0, 3: 5.0, 4: 5.0}
+    scores = fuse(by_words, dict.fromkeys(by_words, 0.5), {1: 1, 2: 1, 3: 1, 4: 2})
+    assert scores[1] == scores[2] == scores[3] > scores[4]
+
+
+def passage(number: int, text: str, date: str | None = None) -> Passage:
+    return Passage(number, f"{number}.txt", number, "", None, "", text, 0, len(text), date)
+
+
+def test_copies_become_one_hit_and_another_amount_is_another_hit() -> None:
+    """The newer copy is shown; what differs in a number is no copy."""
+    text = "Every employee receives {} days of paid leave a year, to be agreed with the manager in writing beforehand."
+    hits = [Hit(passage(1, text.format(25), "2023-01-01"), 0.9, "both"), Hit(passage(2, text.format(25), "2025-01-01"), 0.8, "both"),
+            Hit(passage(3, text.format(30)), 0.7, "both")]
+    folded = fold(hits)
+    assert [each.passage.id for each in folded] == [2, 3] and [each.id for each in folded[0].also] == [1]
+    assert folded[0].score == 0.9
+
+
+def test_nothing_outside_the_documents_allowed_is_found(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    for name in ("a", "b", "c"):
+        folder.write(f"{name}.md", f"The leave of team {name} is twenty days.")
+    folder.refresh()
+    index = folder.open()
+    try:
+        everything = visible(LOCAL, index)
+        only = frozenset(index.catalog.match("b.md"))
+        assert {each.passage.document for each in retrieve("leave", index, folder.embedder, 5, everything)} == {"a.md", "b.md", "c.md"}
+        assert {each.passage.document for each in retrieve("leave", index, folder.embedder, 5, only)} == {"b.md"}
+        assert retrieve("leave", index, folder.embedder, 5, frozenset()) == []
+    finally:
+        index.close()
