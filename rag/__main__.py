@@ -149,10 +149,10 @@ def _results(
             else:
                 yield {"passages": client.search(question, settings.collection, **options)}
         return
-    from ingest.embed import Embedder
+    from ingest.embed import REMEMBERED, Embedder
     from ingest.open import open_index
 
-    embedder = Embedder(settings)
+    embedder = Embedder(settings, REMEMBERED)
     with closing(open_index(settings.index, settings.collection, embedder.name)) as index:
         from rag.answer import Answerer, open_reader
 

@@ -98,10 +98,10 @@ class Engine:
         """Load embedder and language model, then begin to answer. What goes wrong is told by /health and to who asks."""
         try:
             self.stage = "loading the embedder"
-            from ingest.embed import Embedder
+            from ingest.embed import REMEMBERED, Embedder
             from rag.answer import Answerer, open_reader
 
-            embedder = _OneAtATime(Embedder(self.settings))
+            embedder = _OneAtATime(Embedder(self.settings, REMEMBERED))
             self.answerer = Answerer(self.settings, embedder)  # searching works from here on
             self._loaded.set()
             self.stage = "loading the language model"

@@ -81,3 +81,11 @@ def test_a_damaged_cache_costs_time_only(tmp_path: Path) -> None:
     cache = EmbeddingCache(tmp_path / "cache.sqlite")
     assert cache.known([b"x"]) == set()
     cache.close()
+
+
+@pytest.mark.real
+def test_remembered_vectors_are_those_that_were_made() -> None:
+    """Known and new texts mixed, more than are kept, and one text twice."""
+    remembering, plain = Embedder(config.Settings(), remember=3), Embedder(config.Settings())
+    for texts in (["a b", "c d"], ["c d", "e f", "c d"], ["g h", "a b", "c d"], ["a b", "c d", "e f", "g h"], []):
+        assert numpy.abs(remembering.passages(texts) - plain.passages(texts)).max(initial=0.0) < 1e-5

@@ -122,14 +122,14 @@ def evidence(options: argparse.Namespace) -> dict[str, Any]:
     from config import load
     from errors import UsageError
     from evals.questions import read, spread
-    from ingest.embed import Embedder
+    from ingest.embed import REMEMBERED, Embedder
     from ingest.open import open_index
     from rag.evidence import WEIGHTS_FILE
     from rag.reader import Reader
     from tune.evidence import ANSWER, OF_READER, PICK, as_file, cases, fit, fit_answer, report, threshold_for
 
     settings = load(index=options.index, threads=options.threads or None)
-    embedder, reader = Embedder(settings), Reader(options.reader, options.threads)
+    embedder, reader = Embedder(settings, REMEMBERED), Reader(options.reader, options.threads)
     off_topic = read(options.off_topic) if options.off_topic else []
     every = []
     for at, each in enumerate(options.sets):
@@ -181,7 +181,7 @@ def refusal(options: argparse.Namespace) -> None:
     from evals.make import make
     from evals.prepare import place as placed
     from evals.questions import from_lines, read
-    from ingest.embed import Embedder
+    from ingest.embed import REMEMBERED, Embedder
     from ingest.open import open_index
     from rag.answer import open_reader
     from rag.threshold import fingerprint, fitted, place
@@ -196,7 +196,7 @@ def refusal(options: argparse.Namespace) -> None:
             path.unlink(missing_ok=True)
         print(json.dumps(found) if options.json else text(collection, found, gone=options.back))
         return
-    embedder = Embedder(settings)
+    embedder = Embedder(settings, REMEMBERED)
     reader, weights = open_reader(settings)
     index = open_index(settings.index, collection, embedder.name)
     try:
