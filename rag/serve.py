@@ -45,6 +45,7 @@ from rag.held import HeldIndexes
 from rag.jobs import Jobs
 from rag.place import Place, fingerprint, place, prepare
 from rag.suggest import suggest
+from rag.threshold import fitted
 from rag.visible import LOCAL, check_user, visible
 from records.store import Records
 
@@ -210,6 +211,7 @@ class Engine:
                         "passages": manifest.passages,
                         "version": manifest.version,
                         "refreshed": manifest.created,
+                        "refusal": fitted(self.settings.home, name),
                     }
                 )
         return found

@@ -1,21 +1,22 @@
 """A collection's own made questions → the threshold at which a tolerated share of what it cannot answer is answered all the same.
 
 Each question is asked twice: of the whole collection, which answers it, and without the documents that hold its answer, which do not.
-Questions that have nothing to do with any company join the second kind. One half of the documents chooses, the other is reported.
+Questions that have nothing to do with any company join the second kind. One half of the questions chooses, the other is reported: with
+one number to choose, questions about the same document tell each other next to nothing, and small collections have few documents.
 """
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from errors import UsageError
 from evals.intervals import interval
 from evals.metrics import contains
-from evals.questions import Question, half_of
+from evals.questions import Question
 from evals.results import table
 from rag.evidence import Weights, evidence
 from rag.retrieve import retrieve
@@ -49,15 +50,20 @@ def asked(
         say(f"question {number} of {len(questions)}")
         allowed = everything & frozenset(index.catalog.match(each.document)) if each.document else everything
         hits = retrieve(each.question, index, embedder, keep, allowed)
-        found.append(Asked(half_of(each), each.answerable, evidence(each.question, hits, embedder, reader, weights).probability))
+        found.append(Asked(half(each), each.answerable, evidence(each.question, hits, embedder, reader, weights).probability))
         if not each.gold:
             continue
         names = {gold.document for gold in each.gold}
         without = allowed - {one.id for one in index.catalog.documents() if one.document in names}
         hits = retrieve(each.question, index, embedder, keep, without)
         if not any(contains(hit.passage.text, each.answers) for hit in hits):  # another document may say it too
-            found.append(Asked(half_of(each), False, evidence(each.question, hits, embedder, reader, weights).probability))
+            found.append(Asked(half(each), False, evidence(each.question, hits, embedder, reader, weights).probability))
     return found
+
+
+def half(question: Question) -> str:
+    """ "tune" or "report", by the question's own words."""
+    return "tune" if hashlib.sha256(question.question.encode()).digest()[0] % 2 == 0 else "report"
 
 
 def refusal(asked: Sequence[Asked], tolerate: float) -> dict[str, Any]:
@@ -75,8 +81,8 @@ def refusal(asked: Sequence[Asked], tolerate: float) -> dict[str, Any]:
                     f"There are {count} {kind} questions in the half named {half!r}; {LEAST} are needed.",
                     "Ask for more with --count, add your own with --questions, or index more documents.",
                 )
-    chance = np.array([each.probability for each in halves["tune"] if not each.answerable])
-    threshold = float(np.nextafter(np.quantile(chance, 1 - tolerate, method="higher"), 2))
+    falling = sorted((each.probability for each in halves["tune"] if not each.answerable), reverse=True)
+    threshold = math.nextafter(falling[int(tolerate * len(falling))], 2.0)  # just above the first one too many
     return {
         "threshold": min(1.0, threshold),
         "tolerated": tolerate,
@@ -112,7 +118,7 @@ def text(collection: str, found: dict[str, Any] | None, *, dry: bool = False, go
     lines = [
         f"{collection}: the threshold {state} {found['threshold']:.3f}" if not gone else f"{collection}: the fitted threshold {state}",
         f"tolerated  {found['tolerated']:.2f} of what cannot be answered",
-        f"measured   {_share(found['measured']['false_answers'])} answered all the same, on documents not chosen with",
+        f"measured   {_share(found['measured']['false_answers'])} answered all the same, on the questions not chosen with",
         f"           {_share(found['measured']['wrong_refusals'])} of what can be answered refused",
     ]
     if rows and not gone:

@@ -95,6 +95,12 @@ def _header(collection: str, names: list[str], row: dict[str, Any], ready: int) 
         str(row.get("version") or "not built yet"),
     ]
     parts.quiet(" · ".join(each for each in facts if each))
+    if measured := (row.get("refusal") or {}).get("measured"):
+        false, lost = (measured[name]["mean"] for name in ("false_answers", "wrong_refusals"))
+        parts.quiet(
+            f"Measured on its own questions: {false:.0%} of what it cannot answer is answered all the same, "
+            f"{lost:.0%} of what it can answer is refused"
+        )
 
 
 def _refresh(collection: str) -> None:
