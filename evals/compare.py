@@ -83,7 +83,7 @@ def row_scores(kind: str, row: dict[str, Any]) -> dict[str, float | None]:
         return {name: row["footnote"][name] for name in RANKED}
     answerable = row["answerable"]
     return {
-        **{name: row[name] for name in (*WORDING, *CITING)},
+        **{name: row.get(name) for name in (*WORDING, *CITING)},  # an older result may lack a newer score
         "refused_wrongly": float(not row["found"]) if answerable else None,
         "refused_rightly": None if answerable else float(not row["found"]),
         "right_or_refused": right_or_refused(row),

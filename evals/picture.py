@@ -18,7 +18,7 @@ def picture(found: Ladder, currency: str) -> str:
     low, high = _ends(min(memories, default=0.0), max(memories, default=1.0), 0.1)
     values = [edge for each in found.rungs for edge in (each.score.low, each.score.high)]
     bottom, top = max(0.0, _floor(min(values) - 0.05)), min(1.0, _floor(max(values) + 0.1))
-    height = TOP + PLOT + 64 + LINE * (len(found.rungs) + 1)
+    height = TOP + PLOT + 48 + LINE * len(found.rungs)
 
     def x(memory: float) -> float:
         return LEFT + (memory - low) / (high - low) * (WIDTH - LEFT - RIGHT)
@@ -43,7 +43,7 @@ def picture(found: Ladder, currency: str) -> str:
     edge = found.best.score.mean - found.margin
     if bottom <= edge <= top:
         parts.append(_line(LEFT, y(edge), WIDTH - RIGHT, y(edge), FAINT, dash="5 4"))
-        parts.append(_text(WIDTH - RIGHT, y(edge) - 5, f"best − {found.margin:g}", FAINT, "end"))
+        parts.append(_text(LEFT + 6, y(edge) - 5, f"best − {found.margin:g}", FAINT))
     drawn = [(number, each) for number, each in enumerate(found.rungs, 1) if each.memory is not None]
     for (number, each), across in zip(drawn, _apart([x(each.memory or 0) for _, each in drawn]), strict=True):
         colour = _colour(found, each)
@@ -57,7 +57,7 @@ def picture(found: Ladder, currency: str) -> str:
 
 def _legend(found: Ladder, each: Rung, currency: str) -> str:
     facts = [f"{each.name}, {each.level}", f"{each.score.mean:.2f}"]
-    facts += [f"{each.size:,.0f} MB on disk"] if each.size is not None else ["on a server"]
+    facts += [f"{each.size:,.0f} MB on disk"] if each.size is not None else ["on a server, memory of this side"]
     facts += [f"{each.seconds['p50']:.1f} s"]
     if each.cost is not None:
         facts.append(f"{each.cost * SHOWN_ANSWERS:.4f} {currency} a {SHOWN_ANSWERS:,} answers (estimated)")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import struct
+import threading
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,11 @@ from evals.intervals import at_least
 from evals.ladder import Ladder, Measured, conclusion, ladder, text
 from evals.models import entries, label, megabytes
 from evals.picture import picture
-from tests.sample_company import company, evals
-from tests.test_remote import OneModelServer, server  # noqa: F401 - the fixture
+from evals.run import CITING, WORDING
+from tests.model_server import ModelServer
+from tests.sample_company import ROOT, company, evals
 
+ADAPTERS = sorted((ROOT / "models").rglob("*adapter*.gguf"))
 SETTINGS = Settings(watts=36.0, price_per_kwh=1.0)
 
 
@@ -28,8 +32,7 @@ def measured(name: str, size: float | None, right: list[float], memory: float = 
     rows: list[dict[str, Any]] = [
         {
             "id": str(at), "question": "?", "answerable": True, "found": True, "seconds": 1.0, "first_sentence_s": 0.5, "cpu_s": cpu,
-            **dict.fromkeys(("exact", "f1", "word_recall", "number_right", "gold_in_passages", "citation_precision"), None),
-            **dict.fromkeys(("citation_recall", "cited_gold"), None), "contains": score, "number_wrong": 1 - score,
+            **dict.fromkeys((*WORDING, *CITING)), "contains": score, "number_wrong": 1 - score,
         }
         for at, score in enumerate(right)
     ]
@@ -196,31 +199,52 @@ def test_a_quantisation_that_does_not_exist_is_named(tmp_path: Path) -> None:
 # with the real models
 
 
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """Where the bundled model is served as another machine would serve it."""
+    server = ModelServer(Settings(home=tmp_path / "home"))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+    assert server.answered > 0
+    server.model.close()
+
+
 @pytest.mark.real
 @pytest.mark.slow
-def test_the_ladder_of_the_bundled_model_and_a_server_is_climbed(
-    tmp_path: Path, server: OneModelServer  # noqa: F811 - the fixture imported above
-) -> None:
-    """Served and delivered quantisation, an address, and a file that is not there: a table, results, JSON and a picture.
-
-    The server says the same words to every question; they are in no document, so quotes are shown, as they are for any such model.
-    """
-    address = f"http://127.0.0.1:{server.server_port}"
+def test_the_ladder_of_the_bundled_model_here_and_on_a_server_is_climbed(tmp_path: Path, address: str) -> None:
+    """Two quantisations in their own processes, the same model behind an address, a file that is not there: table, JSON, picture."""
     asked = company(tmp_path)
     models = ["bundled:Q8_0", "bundled", address, str(tmp_path / "gone.gguf")]
-    done = evals(tmp_path, "ladder", "--models", *models, *asked, "--limit", "6", "--margin", "0.5")
+    done = evals(tmp_path, "ladder", "--models", *models, *asked, "--limit", "4", "--margin", "0.7")
     assert done.returncode == 0, done.stderr
     (kept,) = (tmp_path / "results").glob("*-ladder-*.json")
     found = json.loads(kept.read_text(encoding="utf-8"))
     rungs = {each["name"]: each for each in found["rungs"]}
     assert list(rungs) == ["bundled", "bundled:Q8_0", address]
     assert rungs["bundled"]["level"] == rungs["bundled:Q8_0"]["level"] == "verbatim" and rungs[address]["level"] == "free"
-    assert all(each["score"]["n"] == 6 and each["memory"] > 200 for each in rungs.values())
+    assert all(each["score"]["n"] == 4 and each["memory"] > 200 for each in rungs.values())
     assert rungs["bundled"]["size"] < rungs["bundled:Q8_0"]["size"] and rungs["bundled"]["cost"] > 0
     assert rungs["bundled"]["cpu"] > 0 and rungs[address]["cost"] is None
     assert found["failed"][0][0] == "gone" and "does not exist" in found["failed"][0][1]
-    assert "smallest not worse" in done.stdout and found["commit"] and server.asked
+    assert "smallest not worse" in done.stdout and "Not measured: gone" in done.stdout and found["commit"]
     ElementTree.parse(kept.with_suffix(".svg"))
     for each in rungs.values():  # every rung is a result of its own, which `compare` reads
         rows = json.loads((tmp_path / "results" / each["kept"]).read_text(encoding="utf-8"))["rows"]
-        assert len(rows) == 6 and all(row["quotes_wrong"] == 0 for row in rows)
+        assert len(rows) == 4 and all(row["quotes_wrong"] == 0 for row in rows)
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.skipif(not ADAPTERS, reason="no adapter ships")
+def test_the_adapter_that_ships_is_a_rung_of_its_own(tmp_path: Path) -> None:
+    """The same file with and without it: the adapter's megabytes are counted, and it is named in the result."""
+    done = evals(tmp_path, "ladder", "--models", f"bundled+{ADAPTERS[0]}", *company(tmp_path), "--limit", "2", "--margin", "0.9")
+    assert done.returncode == 0, done.stderr
+    (kept,) = (tmp_path / "results").glob("*-ladder-*.json")
+    (rung,) = json.loads(kept.read_text(encoding="utf-8"))["rungs"]
+    assert rung["name"] == f"bundled + {ADAPTERS[0].stem}" and ADAPTERS[0].stem in rung["model"]
+    assert rung["size"] > ADAPTERS[0].stat().st_size / 1e6 + 80

@@ -11,6 +11,7 @@ import pytest
 from errors import UsageError
 from evals.__main__ import main
 from evals.prompts import Judgement, adopt, back, conclusion, judge, status, text
+from evals.run import CITING, WORDING
 from rag.prompt import DECISIONS, Wording, decisions, live, opened, parsed
 from tests.sample_company import company, evals
 
@@ -19,11 +20,10 @@ SHORT = "<!-- version 3 -->\n# user\n$passages\n\nSay it briefly: $question\n"
 
 
 def rows(right: list[float]) -> list[dict[str, Any]]:
-    empty = ("exact", "f1", "word_recall", "number_right", "gold_in_passages", "citation_precision", "citation_recall", "cited_gold")
     return [
         {
             "id": str(at), "question": f"q{at}", "answerable": True, "found": True, "seconds": 1.0, "cpu_s": 1.0,
-            **dict.fromkeys(empty, None), "contains": score, "number_wrong": 1 - score,
+            **dict.fromkeys((*WORDING, *CITING)), "contains": score, "number_wrong": 1 - score,
         }
         for at, score in enumerate(right)
     ]
