@@ -67,6 +67,7 @@ CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003134f"
 _CJK_RUN = re.compile(f"[{_CJK}]+")
 _WORD = re.compile(r"[^\W_]+")
+_MIXED = re.compile(r"^[^\W\d_]+(\d{2,})$")  # "FY2019" also asks for 2019
 _COMPOUND = re.compile(r"[^\W_]+(?:[-./_:#&+'’][^\W_]+)+")
 STOP_WORDS = frozenset(
     "a an and are as at be been but by can could did do does for from had has have how i if in into is it its me my of on or our "
@@ -492,10 +493,19 @@ def keyword_query(question: str) -> str:
     words = list(dict.fromkeys(word.lower() for word in _WORD.findall(rest)))
     telling = [word for word in words if word not in STOP_WORDS and (len(word) > 1 or word.isdigit())]
     terms = [f'"{word}"' for word in (telling or ([] if pairs else words))]
+    terms += [f'"{number}"' for word in telling for number in _MIXED.findall(word)]
+    terms += [f'"{word}"' for word in _joined(rest.lower())]
     # "KB-2024-17" also counts as one thing, so that the passage with all of it is ahead of those with a part
     terms += [f'"{" ".join(_WORD.findall(each))}"' for each in dict.fromkeys(_COMPOUND.findall(rest.lower()))]
     terms += [f'bigrams : "{pair}"' if len(pair) > 1 else f'bigrams : "{pair}" *' for pair in dict.fromkeys(pairs)]
     return " OR ".join(terms[:QUERY_TERMS])
+
+
+def _joined(text: str) -> list[str]:
+    """Two and three neighbouring words written as one: files are called "BESTBUY_2019.pdf" and people ask about Best Buy."""
+    words = _WORD.findall(text)
+    runs = [words[at : at + width] for width in (2, 3) for at in range(len(words) - width + 1)]
+    return list(dict.fromkeys("".join(run) for run in runs if not STOP_WORDS.intersection(run)))
 
 
 def bigrams(text: str) -> str:
