@@ -1,6 +1,7 @@
 """The steps from a question to a cited answer, in order: read this file first.
 
-condense → retrieve (who asks decides what exists) → enough evidence? → prompt → write, each sentence checked → receipt.
+condense → retrieve (who asks decides what exists) → enough evidence? → prompt → write, each sentence checked → other sources that
+contradict it → receipt.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from config import ROOT, Settings
 from errors import UsageError
 from rag.condense import condense
+from rag.conflict import differing
 from rag.cost import cost
 from rag.evidence import WEIGHTS, Weights, evidence, load_weights
 from rag.prompt import NOT_FOUND, Wording, live, prompt
@@ -108,6 +110,7 @@ class Answerer:
         found = evidence(searched, hits, self.embedder, self.reader, weights)
         clock.lap("evidence")
         shown: list[Sentence] = []
+        differ = ""
         made: Prompt | None = None
         spent = self.model.usage()
         if found.enough and not should_stop():
@@ -128,12 +131,14 @@ class Answerer:
                     if not shown:
                         clock.mark("first_sentence")
                     shown.append(sentence)
-                    emit({
-                        "event": "sentence", "text": sentence.text, "how": sentence.how, "key": sentence.key,
-                        "citations": [each.as_json() for each in sentence.citations],
-                    })
+                    emit(_told(sentence))
                     if should_stop():
                         break
+                else:
+                    other, differ = differing(shown, found.candidates, hits)
+                    if other is not None:
+                        shown.append(other)
+                        emit(_told(other))
             clock.lap("writing")
         stopped = should_stop()
         clock.mark("total")
@@ -151,7 +156,7 @@ class Answerer:
             currency=self.settings.currency,
             question=searched,
             stopped=stopped,
-            notes=_notes(hits, made) if self.model.level != "verbatim" else (),
+            notes=(*([differ] if differ else []), *(_notes(hits, made) if self.model.level != "verbatim" else ())),
         )
         if self.records is not None:
             made_with = MadeWith(
@@ -194,6 +199,13 @@ def _checked(question: str) -> str:
     if len(plain) > 4000:
         raise UsageError(f"The question has {len(plain)} characters; at most 4,000 are read.", "Ask a shorter question.")
     return plain
+
+
+def _told(sentence: Sentence) -> dict[str, Any]:
+    return {
+        "event": "sentence", "text": sentence.text, "how": sentence.how, "key": sentence.key,
+        "citations": [each.as_json() for each in sentence.citations],
+    }
 
 
 def _text(sentences: Sequence[Sentence]) -> str:

@@ -21,6 +21,7 @@ from rag.evidence import Signs, Weights
 from rag.place import code_version
 from rag.prompt import live, parsed
 from rag.receipt import settings_json
+from rag.threshold import threshold
 from rag.types import Turn
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def _opened(
                 changed.append(f"The language model is {model.name} now; it was {body['model']}.")
             prompt = body["prompt"] or {}
             wording = parsed(prompt["name"].rpartition(" v")[0], prompt["wording"]) if prompt.get("wording") else None
-            yield Answerer(then, embedder, model, None, reader, weights, wording), index
+            yield Answerer(then, embedder, model, None, reader, weights, weights.threshold, wording), index
 
 
 def _openers() -> Openers:
@@ -194,6 +195,7 @@ def _reader(
     except FootnoteError as error:
         gone.append(f"{error.message} Today's evidence was used instead.")
         return open_reader(settings)
+    weights = dataclasses.replace(weights, threshold=threshold(settings.home, body["collection"], weights))
     name = reader.name if reader else ""
     if body.get("reader", name) != name:
         changed.append(f"The reader is {name or 'none'} now; it was {body['reader'] or 'none'}.")
@@ -201,7 +203,7 @@ def _reader(
         try:
             pick, answer = (Signs(**body["weights"][part]) for part in ("pick", "answer"))
             weights = Weights(pick, answer, **{key: value for key, value in body["weights"].items() if key not in ("pick", "answer")})
-            changed.append("The evidence weights in force are others today; the receipt's were used, then and now.")
+            changed.append("The evidence's weights or threshold are others today; the receipt's were used, then and now.")
         except TypeError:
             changed.append("The evidence is weighed by other signs today; today's weights were used.")
     return reader, weights

@@ -223,7 +223,7 @@ def test_other_code_reader_and_weights_are_named(settings: Settings) -> None:
     weights = {**kept.body["weights"], "threshold": 0.1}
     found = again(settings, rewritten(settings, receipt, code="0123", reader="reader-abc", weights=weights))
     assert found.verdict == "same"
-    assert [each.split()[1] for each in found.changed] == ["code", "reader", "evidence"]
+    assert [each.split()[1] for each in found.changed] == ["code", "reader", "evidence's"]
 
     weights = {**weights, "pick": {"smell": 1.0}}
     found = again(settings, rewritten(settings, receipt, weights=weights))
