@@ -29,6 +29,12 @@ VERSION = re.compile(r"(?<![a-z])(?:v|version|rev|revision|ed|edition)[ ._-]*(\d
 OLD = re.compile(r"(?<![a-z])(?:old|outdated|obsolete|superseded|archived?|former|previous|alt|veraltet)(?![a-z])", re.IGNORECASE)
 # What may stand before a name that is the sentence's fact: "is led by Anna Berg"; a name elsewhere is what the sentence is about.
 BEFORE_NAME = re.compile(r"(?:\b(?:is|are|was|were|be|by|called|named|ist|sind|war|von|heißt)|:)\s*(?:(?:the|der|die)\s+)?$", re.IGNORECASE)
+# What may stand before a date with a year that is the sentence's fact, and not the time that it speaks of.
+BEFORE_DATE = re.compile(
+    r"\b(?:until|by|from|since|before|after|bis|ab|seit|vor|nach)\s+(?:(?:the|zum|dem)\s+)?(?:\d{1,2}(?:\.|st|nd|rd|th)?\s+)?"
+    r"(?:[^\W\d_]+\s+)?(?:\d{1,2},?\s+)?$", re.IGNORECASE
+)
+CURRENCIES = frozenset("$€£¥")
 
 
 def _stems(text: str) -> frozenset[str]:
@@ -126,23 +132,31 @@ def _sentences_differ(a: Stated, b: Stated) -> bool:
         mine, theirs = a.claim[left[0] + 1 : right[0]], b.claim[left[1] + 1 : right[1]]
         if not mine and not theirs:
             continue
-        if not _fact(mine, theirs, a.claim[left[0]] if left[0] >= 0 else None, a.text):
+        before = a.claim[left[0]] if left[0] >= 0 else None
+        leads = [side.text[: part[0].start] for side, part in ((a, mine), (b, theirs)) if part]
+        if not _fact(mine, theirs, before, leads):
             return False  # another subject, condition or place ("part-time", "new employees"), and not only another fact
         facts += 1
     return facts == 1
 
 
-def _fact(mine: Sequence[Word], theirs: Sequence[Word], before: Word | None, text: str) -> bool:
-    """What stands in the same place of two sentences is a fact told differently."""
+def _fact(mine: Sequence[Word], theirs: Sequence[Word], before: Word | None, leads: Sequence[str]) -> bool:
+    """What stands in the same place of two sentences is a fact told differently.
+
+    `before` is the word before it that both have, `leads` the texts before it.
+    """
     if [each.kind for each in (*mine, *theirs)] == ["negation"]:
         return True
     if not mine or not theirs:
         return False
     if all(any(_figure(each) for each in side) for side in (mine, theirs)):
-        others = [each for each in (*mine, *theirs) if each.kind != "number" and each.form not in MONTHS]
-        return not others and (before is None or before.form not in LABELS)
+        if any(each.kind != "number" and each.form not in MONTHS for each in (*mine, *theirs)):
+            return False
+        if all(any(YEAR.fullmatch(each.form) for each in side) for side in (mine, theirs)) and not (before and before.form in CURRENCIES):
+            return all(BEFORE_DATE.search(lead) for lead in leads)  # "in 2021" and "in 2022" speak of different times
+        return before is None or before.form not in LABELS
     named = all(each.kind == "name" for each in (*mine, *theirs)) and max(len(mine), len(theirs)) <= MOST_NAMES
-    return named and BEFORE_NAME.search(text[: mine[0].start]) is not None
+    return named and all(BEFORE_NAME.search(lead) for lead in leads)
 
 
 def _rows_differ(a: Sequence[tuple[str, str]], b: Sequence[tuple[str, str]]) -> bool:
