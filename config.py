@@ -1,12 +1,14 @@
 """Every setting: default, unit, reason. The only reader of the environment and of footnote.toml.
 
 A command line flag beats the environment (`FOOTNOTE_<NAME>`), which beats `footnote.toml` beside this file or in
-`FOOTNOTE_HOME`, which beats the default. `docs/settings.md` is checked against this file by a test.
+`FOOTNOTE_HOME`, which beats what `python -m tune gate` let go live, which beats the default. `docs/settings.md` is checked
+against this file by a test.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import tomllib
 from dataclasses import dataclass, field
@@ -16,6 +18,8 @@ from typing import Any
 from errors import UsageError
 
 ROOT = Path(__file__).resolve().parent
+LIVE = "live.jsonl"  # in the data folder: what went live and what was taken back, a line each, oldest first
+TUNED = ("adapter", "reader", "model_level")  # settings that such a decision may hold
 
 
 def setting(default: Any, reason: str) -> Any:
@@ -33,9 +37,10 @@ class Settings:
 
     # models
     model: str = setting("", "path of a GGUF model; empty: the bundled SmolLM2-135M-Instruct")
+    adapter: str = setting("", "path of a GGUF LoRA adapter for that model, such as models/adapter/adapter.gguf; empty: none")
     model_level: str = setting("", "verbatim, compressed or free; empty: verbatim for the bundled model, free for others")
     embedder: str = setting("", "folder of a sentence-transformers model; empty: the bundled all-MiniLM-L6-v2")
-    reader: str = setting("", "folder of a trained reader, such as models/reader; empty: the embedder alone, better so far")
+    reader: str = setting("models/reader", "folder of the trained reader that marks answers in passages; empty: the embedder alone")
     context_tokens: int = setting(4096, "tokens of the language model's window; SmolLM2 has 8192, memory grows with it")
     threads: int = setting(0, "threads for models; 0: all cores this process may use")
     server_url: str = setting("", "OpenAI-compatible server used instead of the in-process model; empty: none")
@@ -120,7 +125,37 @@ def load(**flags: Any) -> Settings:
             raise TypeError(f"no setting named {name}")
         if value is not None:
             values[name] = value
+    values = {**live(Path(values.get("home") or home).expanduser().resolve()), **values}
     return Settings(**{name: _typed(fields[name], value) for name, value in values.items()})
+
+
+def live(home: Path) -> dict[str, str]:
+    """Settings that went live after they had scored better, with the files they name inside the data folder `home`."""
+    standing: dict[str, str] = {}
+    for decision in standing_decisions(home):
+        standing.update(decision["settings"])
+    return {name: str(home / value) if name in ("adapter", "reader") and value else value for name, value in standing.items()}
+
+
+def standing_decisions(home: Path) -> list[dict[str, Any]]:
+    """The decisions that were not taken back, oldest first. Raises UsageError where they cannot be read: none is guessed."""
+    path = home / LIVE
+    standing: list[dict[str, Any]] = []
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            decision = json.loads(line)
+            if decision["action"] == "back":
+                standing.pop()
+            elif all(name in TUNED and isinstance(value, str) for name, value in decision["settings"].items()):
+                standing.append(decision)
+            else:
+                raise ValueError(f"settings {decision['settings']}")
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        cure = "Restore it from a backup, or move it away: nothing that was trained is live then."
+        raise UsageError(f"{path} cannot be read ({error!r}).", cure) from None
+    return standing
 
 
 def _typed(known: dataclasses.Field[Any], value: Any) -> Any:

@@ -67,12 +67,12 @@ SIGNS = tuple(each.name for each in fields(Signs))
 class Weights:
     """`pick` orders candidates; `answer` says from the best one's signs whether it answers at all, shown from `threshold` on.
 
-    The defaults are set by hand, for an embedder alone. A reader's folder brings its own, fitted (`python -m tune evidence`).
+    The defaults are for an embedder alone ("without reader" of `python -m tune evidence`). A reader's folder brings its own.
     """
 
-    pick: Signs = Signs(similarity=7.0, coverage=4.5, rank=0.6, bias=-7.0)
-    answer: Signs = Signs(similarity=7.0, coverage=4.5, rank=0.6, bias=-7.0)
-    threshold: float = 0.5  # probability that the best candidate answers
+    pick: Signs = Signs(similarity=3.65, coverage=3.80, named=0.85, found=4.27, rank=1.29, bias=-10.56)
+    answer: Signs = Signs(coverage=2.74, named=0.34, passage=3.57, bias=-4.33)
+    threshold: float = 0.20  # probability that the best candidate answers; below it nothing is shown
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,7 @@ class ScriptedAnswerer:
 
 def settings_in(folder: Path, **more: Any) -> Settings:
     """Settings whose index and data lie in `folder`."""
-    return dataclasses.replace(config.Settings(), index=folder / "indexes", home=folder / "home", **more)
+    return dataclasses.replace(config.Settings(), index=folder / "indexes", home=folder / "home", reader="", **more)
 
 
 def build(settings: Settings, files: dict[str, str], collection: str = "default") -> str:

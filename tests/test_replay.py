@@ -35,7 +35,7 @@ QUESTION = "What is the hotel limit in Berlin?"
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    made = config.load(index=tmp_path / "indexes", home=tmp_path / "home")
+    made = config.load(index=tmp_path / "indexes", home=tmp_path / "home", reader="")  # the embedder is none that a reader goes with
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "leave.md").write_text(LEAVE)
     publish(made, 140)
