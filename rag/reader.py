@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from errors import ModelMissing
+from rag.engine.files import unchanged
 
 FORMAT = 1  # of reader.json
 WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"  # the body's tensor that is not trained and not shipped
@@ -187,6 +188,7 @@ class Reader:
 
         Raises ModelMissing where a file is absent, of a newer format, or not what reader.json says.
         """
+        unchanged(folder)
         self.folder = folder
         self.about = self._about(folder)
         if threads:

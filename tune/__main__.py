@@ -1,4 +1,4 @@
-"""Command line → training: `python -m tune reader | export | calibrate | evidence | overlap`."""
+"""Command line → training: `python -m tune data | reader | adapter | gate | back | status | …`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from errors import FootnoteError
+
+SCORES = (  # what a candidate can be judged by, from 0 to 1; the first unless told
+    "right_or_refused", "contains", "f1", "exact", "word_recall", "cited_gold", "refused_wrongly", "refused_rightly",
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from tune.evidence import Case
@@ -39,6 +43,29 @@ def parser() -> argparse.ArgumentParser:
     adapter.add_argument("--hold-out", type=float, default=0.06, help="share of the documents kept aside")
     adapter.add_argument("--threads", type=int, default=0, help="0: as many as torch takes; 1 on a busy machine")
     adapter.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    gathered = commands.add_parser("data", help="make triples to train on from indexed documents and reviewed questions")
+    gathered.add_argument("output", type=Path, metavar="OUT.jsonl", help="file to write")
+    gathered.add_argument("--index", type=Path, help="folder of indexes (default: the settings')")
+    gathered.add_argument("--collection", help="collection whose documents are asked about (default: the settings')")
+    gathered.add_argument("--count", type=int, default=2000, help="most questions made from the documents (2000)")
+    gathered.add_argument("--questions", type=Path, action="append", default=[], help="JSONL of questions, such as reviewed feedback")
+    gathered.add_argument("--half", choices=("tune", "report", "all"), default="tune", help="half of the documents to use (tune)")
+    gathered.add_argument("--seed", type=int, default=0)
+    gate = commands.add_parser("gate", help="measure a candidate against what is live; it goes live only if it is better")
+    gate.add_argument("candidate", type=Path, metavar="CANDIDATE", help="adapter.gguf, or the folder of a reader")
+    gate.add_argument("--questions", type=Path, required=True, help="JSONL of questions with known answers")
+    gate.add_argument("--docs", type=Path, help="index this folder first, apart from the app's collections")
+    gate.add_argument("--index", type=Path, help="folder of indexes (default: the settings')")
+    gate.add_argument("--collection", help="collection to ask (default: the settings')")
+    gate.add_argument("--kind", choices=("adapter", "reader"), help="default: what the candidate looks like")
+    gate.add_argument("--level", choices=("verbatim", "compressed", "free"), help="level that goes live with the candidate")
+    gate.add_argument("--half", choices=("tune", "report", "all"), default="report", help="half of the questions to ask (report)")
+    gate.add_argument("--limit", type=int, help="only so many questions, spread over the set")
+    gate.add_argument("--score", choices=SCORES, default=SCORES[0], help="what must rise (%(default)s)")
+    gate.add_argument("--margin", type=share, default=0.02, help="how much a guarded score may fall (0.02)")
+    gate.add_argument("--results", type=Path, help="where both results are kept (default: evals/results)")
+    commands.add_parser("back", help="take back what went live last")
+    commands.add_parser("status", help="show what is live, and every decision")
     export = commands.add_parser("export", help="write the reader as it stands at the last checkpoint")
     export.add_argument("--out", type=Path, required=True, help="folder given to `reader --out`")
     export.add_argument("--to", type=Path, required=True, help="folder to write reader.json and model.safetensors to")
@@ -98,6 +125,19 @@ def run(options: argparse.Namespace) -> int:
             options.data, options.out, seed=options.seed, steps=options.steps, rank=options.rank, rate=options.rate,
             hold_out=options.hold_out, threads=options.threads, resume=options.resume,
         ))  # fmt: skip
+    elif options.command == "data":
+        data(options)
+    elif options.command == "gate":
+        return gate(options)
+    elif options.command in ("back", "status"):
+        from config import load
+        from tune.gate import back, status
+
+        home = load().home
+        if options.command == "back":
+            taken = back(home)
+            print(f"{taken['kind']} {taken['digest'][:12]} is taken back. Start Footnote again, so that its engine does without it.")
+        print(status(home))
     elif options.command == "export":
         from tune.reader import export_checkpoint
 
@@ -114,6 +154,83 @@ def run(options: argparse.Namespace) -> int:
         found = overlap(options)
         print(json.dumps(found, indent=2, ensure_ascii=False))
         return 0 if all(each["clean"] for each in found.values()) else 1
+    return 0
+
+
+def data(options: argparse.Namespace) -> None:
+    """Triples from the documents of one half, and from questions that people have looked at."""
+    from config import load
+    from evals.make import make
+    from evals.questions import read
+    from ingest.embed import Embedder
+    from ingest.open import open_index
+    from tune.gather import gather, lines_of, write
+
+    settings = load(index=options.index, collection=options.collection)
+    lines: list[dict[str, Any]] = []
+    for path in options.questions:
+        read(path)  # a line that is no question is named, with its number
+        lines += lines_of(path)
+    index = open_index(settings.index, settings.collection, Embedder(settings).name)
+    try:
+        triples, counts = gather(index.catalog, [*lines, *make(index.catalog, options.count, 0.0, options.seed)], options.half)
+    finally:
+        index.close()
+    write(options.output, triples)
+    documents = len({each.group for each in triples})
+    print(f"{len(triples)} triples from {documents} documents: {options.output}")
+    for reason, count in counts.most_common():
+        print(f"{count:6}  {reason}")
+
+
+def gate(options: argparse.Namespace) -> int:
+    """0 where the candidate went live, 1 where it was refused."""
+    import dataclasses
+
+    from config import live, load
+    from errors import UsageError
+    from evals.prepare import opened, place
+    from evals.questions import half, read, spread
+    from evals.results import save
+    from evals.units import kind_of as unit_of
+    from ingest.embed import Embedder
+    from rag.engine.files import sha256
+    from tune import gate as gates
+
+    kind = options.kind or gates.kind_of(options.candidate)
+    settings, collection = place(load(), options.docs, options.index, options.collection)
+    every = read(options.questions)
+    questions = spread(half(every, options.half), options.limit)
+    if not questions:
+        raise UsageError("This half of the questions is empty.", "Ask about more documents, or use --half all.")
+    embedder = Embedder(settings)
+    changes = gates.changes(options.candidate, kind, options.level)
+    candidate: dict[str, Any] = {**changes}
+    rows, names, results = [], [], []
+    with opened(settings, collection, options.docs, embedder) as index:
+        for which, state in (("live", settings), ("candidate", dataclasses.replace(settings, **candidate))):
+            name, found = gates.measured(state, questions, index, embedder, unit=unit_of(every), say=logging.getLogger(__name__).debug)
+            rows.append(found)
+            names.append(name)
+            body = {"collection": collection, "index_version": index.version, "model": name, "half": options.half, "rows": found}
+            results.append(save("run", f"{collection}-{which}", body, state, options.results).name)
+        version = index.version
+    verdict = gates.judge(rows[0], rows[1], options.score, options.margin)
+    print(f"{len(questions)} questions; live now: {names[0]}; candidate: {names[1]}")
+    print(gates.text(verdict))
+    if verdict.reasons:
+        print("\n".join(["Refused; what is live stays.", *verdict.reasons]))
+        return 1
+    about = {
+        "questions": options.questions.name, "questions_sha256": sha256(options.questions), "half": options.half,
+        "margin": options.margin, "collection": collection, "index_version": version, "models": names, "results": results,
+    }
+    gates.adopt(settings.home, options.candidate, kind, options.level, verdict, about)
+    now = load()
+    for name in changes:
+        if getattr(now, name) != live(settings.home).get(name):
+            raise UsageError(f"It is live, but {name} is set elsewhere, and that comes first.", f"Take {name} out of footnote.toml.")
+    print("It is live from now on. Start Footnote again, so that its engine loads it. To go back: python -m tune back")
     return 0
 
 

@@ -36,6 +36,8 @@ from rag.reader import (
     pad,
     sha256,
 )
+from tune.checkpoint import FILE as CHECKPOINT
+from tune.checkpoint import keep, learning_rate, metadata, restore
 from tune.data import Example, draw, load_triples, pools, split
 
 log = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ POOL_STEPS = 32  # steps whose examples are drawn together and sorted by length,
 CHECKPOINT_STEPS = 100  # a few minutes of work
 WARM_UP_STEPS = 100  # while the learning rate rises; then it stays, and over the last COOL_SHARE of the steps it falls to nothing
 COOL_SHARE = 0.35
+SETTLED = 1 - max(COOL_SHARE, LONG_SHARE)  # share of the steps that do not depend on how many there are
 AVERAGE = 0.99  # share of the running average of weights kept a step; the average is what an unfinished run exports
 DROPOUT = 0.1  # of what each layer passes on; without it the few questions written by people are learnt by heart after five passes
 HEAD_RATE = 5.0  # the new layer learns this many times faster than the body
@@ -166,7 +169,7 @@ def train(
         "started_from": sha256(start / "model.safetensors") if start is not None else "",
     }  # fmt: skip
     average = {name: each.detach().clone() for name, each in parameters.items()}
-    step = restore(out, model, optimizer, average, run, steps) if resume else 0
+    step = restore(out, parameters, optimizer, average, run, steps, SETTLED)[0] if resume else 0
     rates = [group["lr"] for group in optimizer.param_groups]
     half = half_precision()
     examples = sum(map(len, found.values()))
@@ -182,7 +185,7 @@ def train(
                 logits = model(ids, types, mask)
             value = loss(logits.float(), mask, features)
             for group, highest in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = highest * learning_rate(step, steps)
+                group["lr"] = highest * learning_rate(step, steps, WARM_UP_STEPS, COOL_SHARE)
             optimizer.zero_grad()
             value.backward()
             nn.utils.clip_grad_norm_(parameters.values(), 1.0)
@@ -195,16 +198,11 @@ def train(
                 mean = sum(recent) / len(recent)
                 say(f"step {step} loss {mean:.3f} tokens/s {seen / spent:.0f} minutes {spent / 60:.1f}")
             if step % checkpoint_steps == 0 or step == steps:
-                keep(out, model, optimizer, average, step, {**run, "steps": steps})
+                keep(out, parameters, optimizer, average, step, {**run, "steps": steps})
                 say(f"kept step {step}")
             if step == steps:
                 break
     return export(model, out / "reader", {**run, "steps": steps, "step": step})
-
-
-def learning_rate(step: int, steps: int) -> float:
-    """Share of the highest rate: rises over WARM_UP_STEPS, stays, falls to nothing over the last COOL_SHARE of the steps."""
-    return min((step + 1) / WARM_UP_STEPS, 1.0, max(0.0, (steps - step) / (steps * COOL_SHARE)))
 
 
 def trained(model: SpanModel) -> dict[str, Tensor]:
@@ -214,56 +212,6 @@ def trained(model: SpanModel) -> dict[str, Tensor]:
         for name, tensor in model.state_dict().items()
         if name != "body." + WORD_EMBEDDINGS and not name.endswith("position_ids")
     }
-
-
-def keep(
-    out: Path, model: SpanModel, optimizer: torch.optim.Optimizer, average: dict[str, Tensor], step: int, run: dict[str, Any]
-) -> None:
-    """Writes the checkpoint: weights, their average and the optimizer's two moments, in one file that replaces the last."""
-    tensors = trained(model)
-    tensors.update({"average." + name: each for name, each in average.items()})
-    by_parameter = {id(each): name for name, each in model.named_parameters()}
-    for parameter, state in optimizer.state.items():
-        tensors["moment1." + by_parameter[id(parameter)]] = state["exp_avg"]
-        tensors["moment2." + by_parameter[id(parameter)]] = state["exp_avg_sq"]
-    save_file(tensors, str(out / "checkpoint.tmp"), metadata={"step": str(step), "run": json.dumps(run, sort_keys=True)})
-    (out / "checkpoint.tmp").replace(out / "checkpoint.safetensors")
-
-
-def restore(
-    out: Path, model: SpanModel, optimizer: torch.optim.Optimizer, average: dict[str, Tensor], run: dict[str, Any], steps: int
-) -> int:
-    """Puts the checkpoint of the same run back and returns its step; 0 where there is none.
-
-    A run may be made longer as long as neither its cooling nor its long passages had begun: until then the two are the same.
-    """
-    path = out / "checkpoint.safetensors"
-    if not path.is_file():
-        return 0
-    about = metadata(path)
-    was, step = json.loads(about["run"]), int(about["step"])
-    planned = was.pop("steps")
-    if was != run or (planned != steps and step > min(planned, steps) * (1 - max(COOL_SHARE, LONG_SHARE))):
-        raise UsageError(f"{path} belongs to a run with other settings.", "Give the same options, or another --out.")
-    tensors = load_file(str(path))
-    model.load_state_dict({name: each for name, each in tensors.items() if name.startswith(("body.", "head."))}, strict=False)
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            average[name].copy_(tensors["average." + name])
-            optimizer.state[parameter] = {
-                "step": torch.tensor(float(step)),
-                "exp_avg": tensors["moment1." + name],
-                "exp_avg_sq": tensors["moment2." + name],
-            }
-    return step
-
-
-def metadata(path: Path) -> dict[str, str]:
-    """The strings in the head of a safetensors file."""
-    with path.open("rb") as stream:
-        size = int.from_bytes(stream.read(8), "little")
-        found: dict[str, str] = json.loads(stream.read(size))["__metadata__"]
-    return found
 
 
 def export(model: SpanModel, folder: Path, training: dict[str, Any], calibration: dict[str, float] | None = None) -> Path:
@@ -284,7 +232,7 @@ def export(model: SpanModel, folder: Path, training: dict[str, Any], calibration
 
 def export_checkpoint(out: Path, folder: Path) -> Path:
     """The reader as it stands at the last checkpoint in `out`, to try before training ends."""
-    path = out / "checkpoint.safetensors"
+    path = out / CHECKPOINT
     if not path.is_file():
         raise UsageError(f"{path} is missing.", "Train first: python -m tune reader --data FILE --out DIR")
     model = new_model(None)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
-from config import Settings
+from config import ROOT, Settings
+from errors import ModelMissing
 from rag.types import Turn
 
 
@@ -47,4 +49,20 @@ def open_model(settings: Settings, say: Callable[[str], None] = lambda _: None) 
         return RemoteModel(settings, say)
     from rag.engine.model import LanguageModel
 
-    return LanguageModel(settings, say)
+    return LanguageModel(settings, say, adapter=adapter_file(settings))
+
+
+def adapter_file(settings: Settings) -> Path | None:
+    """The adapter that the settings name, None where they name none; a relative path counts from the checkout.
+
+    One that went live lies in a folder called by its digest, and is compared with it. Raises ModelMissing.
+    """
+    from rag.engine.files import unchanged
+
+    if not settings.adapter:
+        return None
+    path = ROOT / Path(settings.adapter).expanduser()
+    if not path.is_file():
+        raise ModelMissing(f"The adapter {path} does not exist.", "Name a GGUF adapter with FOOTNOTE_ADAPTER, or leave it empty for none.")
+    unchanged(path.parent)
+    return path

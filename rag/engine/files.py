@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import struct
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -243,3 +244,15 @@ def sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, as hexadecimal digits."""
     with path.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def digest(folder: Path) -> str:
+    """One SHA-256 over the names and bytes of the files in `folder`: what a folder of what went live is called by."""
+    lines = [f"{sha256(path)}  {path.name}\n" for path in sorted(folder.iterdir())]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def unchanged(folder: Path) -> None:
+    """Raises ModelMissing where a folder is called by a digest and its files have another."""
+    if re.fullmatch("[0-9a-f]{64}", folder.name) and digest(folder) != folder.name:
+        raise ModelMissing(f"{folder} has changed since it went live.", "Run: python -m tune back, or restore it from a backup.")

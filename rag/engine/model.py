@@ -23,7 +23,7 @@ import numpy
 from config import Settings
 from errors import EngineUnavailable, FootnoteError, ModelMissing, UsageError
 from rag.engine import template
-from rag.engine.files import ModelFile, model_file
+from rag.engine.files import ModelFile, header, model_file, sha256
 from rag.types import Turn
 
 BATCH_TOKENS = 512  # tokens read in one call; llama.cpp gains nothing on a CPU from more
@@ -159,6 +159,11 @@ class LanguageModel:
 
     def _word(self, token: int) -> str:
         return self._bytes(token, control=True).decode("utf-8", "replace") if token >= 0 else ""
+
+    @property
+    def end(self) -> int:
+        """The token that ends an answer."""
+        return int(llama_cpp.llama_vocab_eos(self._vocabulary))
 
     def _ends(self, token: int) -> bool:
         return bool(llama_cpp.llama_vocab_is_eog(self._vocabulary, token))
@@ -407,15 +412,20 @@ class LanguageModel:
         return bool(self._should_stop())
 
     def _wear(self, adapter: Path) -> None:
-        """Put a LoRA adapter on, for everything that is read from now on."""
-        self._adapter = llama_cpp.llama_adapter_lora_init(self._model, str(adapter).encode()) if adapter.is_file() else None
-        if self._adapter is None:
+        """Put a LoRA adapter on, for everything that is read from now on; its bytes become a part of the model's name."""
+        if not adapter.is_file():
+            raise ModelMissing(f"The adapter {adapter} does not exist.", "Name another adapter, or none.")
+        header(adapter)
+        _said.clear()
+        self._adapter = llama_cpp.llama_adapter_lora_init(self._model, str(adapter).encode())
+        if not self._adapter:
+            reason = list(_said)[-1].rpartition("adapter: ")[2] if _said else "llama.cpp gave no reason"
             raise ModelMissing(
-                f"{adapter} is no adapter for {self.name}.", "Name an adapter that was made for this model, or none."
+                f"{adapter} is no adapter for {self.name}: {reason}.", "Name an adapter that was made for this model, or none."
             )
         adapters = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(self._adapter)
         llama_cpp.llama_set_adapters_lora(self._context, adapters, 1, (ctypes.c_float * 1)(1.0))
-        self.name = f"{self.name} + {adapter.stem}"
+        self.name = f"{self.name} + {adapter.stem} ({sha256(adapter)[:12]})"
 
 
 class _Grammar:
