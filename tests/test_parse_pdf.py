@@ -21,7 +21,7 @@ from config import Settings
 from errors import DocumentUnreadable
 from ingest.parse import parse
 from ingest.parse.lines import join_lines
-from ingest.parse.ocr import ocr_available
+from ingest.parse.ocr import ocr_available, spaced
 from ingest.parse.pdf import read_pdf
 from ingest.parse.render import render_page
 from ingest.types import ParsedDocument
@@ -412,3 +412,10 @@ def test_pdf_properties_may_lie_without_harm(tmp_path: Path) -> None:
     document = read_pdf(tmp_path / "b.pdf", SETTINGS)
 
     assert document.title == "" and document.date is None
+
+
+def test_a_scan_gets_back_the_spaces_after_its_full_stops() -> None:
+    """The engine reads "church.Wait"; amounts, times and addresses have no space to get back."""
+    assert spaced("of the church.Wait there,then go") == "of the church. Wait there, then go"
+    for whole in ("1,200.50 at 10:15", "mail ann.Lee@alder.example now", "see www.alder.example,please", "https://alder.example/A.Html"):
+        assert spaced(whole) == whole

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +21,8 @@ MAX_SIDE = 3000  # dots of the longer side; larger pictures are made smaller
 MAX_PIXELS = 150_000_000  # a picture with more is a bomb or a map
 MAX_FRAMES = 200  # pages of a TIFF
 OCR_PAGE_S = 45.0  # a page of dense text on one busy core; 5 s on a free one
+CROWDED = re.compile(r"(?<=[^\W\d_]{2})([,;:!?](?=[^\W\d_])|\.(?=[A-Z][a-z]))")
+ADDRESS = re.compile(r"@|://|^www\.|\.(?:com|org|net|[a-z]{2})\b")
 SAMPLE_LINES = 7  # lines asked which way up the page is
 
 
@@ -62,8 +65,13 @@ def ocr_runs(image: Any, scale: float) -> list[Run]:
         if float(confidence) < MIN_CONFIDENCE or not text.strip():
             continue
         xs, ys = [float(x) for x, _ in corners], [float(y) for _, y in corners]
-        runs.append(Run(min(xs) / scale, min(ys) / scale, max(xs) / scale, max(ys) / scale, text.strip(), order=order))
+        runs.append(Run(min(xs) / scale, min(ys) / scale, max(xs) / scale, max(ys) / scale, spaced(text.strip()), order=order))
     return runs
+
+
+def spaced(text: str) -> str:
+    """Puts back the space after a comma or full stop, which the engine tends to lose; addresses of the web and mail stay whole."""
+    return " ".join(part if ADDRESS.search(part) else CROWDED.sub(r"\1 ", part) for part in text.split(" "))
 
 
 def _boxes(engine: Any, image: Any) -> list[Any]:
