@@ -68,7 +68,7 @@ def differing(shown: Sequence[Sentence], candidates: Sequence[Candidate], hits: 
     for mine in taken:
         other = conflict(mine, candidates, hits)
         if other is not None:
-            new = None if other in taken else quoted(hits[other.number - 1], other.number, other.start, other.end)
+            new = None if other in taken else quoted(hits[other.number - 1], other.number, other.start, other.end, other.key)
             return new, note(hits[mine.number - 1].passage, hits[other.number - 1].passage)
     return None, ""
 

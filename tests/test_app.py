@@ -173,7 +173,7 @@ def test_an_answer_comes_step_by_step_with_its_sources_first(backend: Backend) -
     ]
     (view,) = drawn(page)
     assert view["step"] == ""
-    assert view["meta"] == ["Quoted from the documents", "SmolLM2-135M-Instruct Q4_0", "2.4 s"]
+    assert view["meta"] == ["Quoted from the documents", "SmolLM2-135M-Instruct Q4_0", "2.4 s", "0.7 CPU-s, about 0.00000087 EUR"]
     assert view["notes"] == ["A newer version of this document exists: travel [2026].pdf"]
     assert [each["used"] for each in view["sources"]] == [True, True, False]
     assert not page.exception
@@ -403,6 +403,7 @@ def test_a_conversation_is_saved_with_its_sources() -> None:
     saved = answer.markdown("Leave", [("user", "How many days?", None), ("assistant", "…", answer_json("q", SENTENCES))])
     assert saved.startswith("# Leave\n\n## How many days?\n\n" + LEAVE_QUOTE + " [1]")
     assert "[2] travel [2025].pdf, p. 2 · Travel · 2025-01-01" in saved
+    assert "A newer version of this document exists" in saved
 
 
 # the library

@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "ingest": {"config", "errors", "records"},  # records: to erase a purged document's receipts
     "records": {"config", "errors"},
     "rag": {"config", "errors", "ingest", "records"},
-    "ui": {"config", "errors", "records", "rag.client"},
+    "ui": {"config", "errors", "records", "rag.client", "rag.cost"},
     "app": {"config", "errors", "records", "rag.client", "ui"},
     "evals": {"config", "errors", "records", "ingest", "rag"},
     "tune": {"config", "errors", "records", "ingest", "rag", "evals"},

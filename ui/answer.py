@@ -9,6 +9,8 @@ import posixpath
 import re
 from typing import Any
 
+from rag.cost import money
+
 NOT_FOUND = "The documents do not say"
 HOW = {
     "quoted": "Quoted from the documents",
@@ -136,9 +138,18 @@ def _meta(answer: dict[str, Any]) -> list[str]:
             how,
             re.sub(r" \([0-9a-f]{6,}\)$", "", answer.get("model", "")),  # the file's hash is in the receipt
             "" if seconds is None else f"{seconds:.1f} s",
+            _spent(answer),
         )
         if each
     ]
+
+
+def _spent(answer: dict[str, Any]) -> str:
+    """ "0.7 CPU-s, about 0.0000009 EUR"; "" for answers from before this was counted."""
+    usage = answer.get("usage", {})
+    if "cost" not in usage:
+        return ""
+    return f"{usage['cpu_seconds']:.1f} CPU-s, about {money(usage['cost'], answer.get('currency', ''))}"
 
 
 def _copy(sentences: list[dict[str, Any]]) -> str:
@@ -162,5 +173,6 @@ def markdown(title: str, turns: list[tuple[str, str, dict[str, Any] | None]]) ->
             lines += [text or "(no answer)", ""]
         else:
             sentences = cited(answer)
-            lines += [_copy(sentences) if sentences else NOT_FOUND + ".", "", "*" + " · ".join(_meta(answer)) + "*", ""]
+            lines += [_copy(sentences) if sentences else NOT_FOUND + ".", ""]
+            lines += [f"{note}\n" for note in answer.get("notes", ())] + ["*" + " · ".join(_meta(answer)) + "*", ""]
     return "\n".join(lines)
