@@ -195,7 +195,9 @@ def conclusion(found: Ladder) -> str:
     """What the ladder says, in a sentence or two."""
     best, smallest = found.best, found.smallest
     said = f"Best: {best.name} ({best.score}). "
-    if smallest is best:
+    if best is found.rungs[0]:
+        said += "It is the smallest, too."
+    elif smallest is best:
         said += f"No smaller model is shown to be at most {found.margin:g} worse on {found.questions} questions."
     else:
         said += f"Smallest that is at most {found.margin:g} worse: {smallest.name} ({smallest.score})."

@@ -179,27 +179,29 @@ def test_a_prompt_goes_live_only_in_place_of_the_one_it_was_compared_with(
 # with the real model
 
 
-REFUSE = "<!-- version 1 -->\n# user\n$passages\n\n$question\n\nDo not answer. Write only this sentence: $not_found\n"
+SAID = "$not_found\n" * 12
+REFUSE = f"<!-- version 1 -->\n# user\n{SAID}$passages\n$question\n{SAID}"  # a model this small goes on with what it has just read
 
 
 @pytest.mark.real
 @pytest.mark.slow
-def test_a_better_prompt_goes_live_with_the_real_model_and_comes_back(tmp_path: Path) -> None:
+def test_a_better_prompt_goes_live_with_the_real_model_and_is_taken_back(tmp_path: Path) -> None:
     """An earlier admin let a prompt go live that makes the model refuse everything; the shipped one is measured against it."""
-    asked = company(tmp_path)
     home = tmp_path / "home"
     (home / "prompts").mkdir(parents=True)
     (home / "prompts" / "refuse.md").write_text(REFUSE, encoding="utf-8")
-    (home / "prompts" / "grumpy.md").write_text(REFUSE, encoding="utf-8")
-    adopt(home, parsed("refuse", REFUSE), dataclasses.replace(CONFIRMED, winner="refuse v1"), MEASURED)
+    earlier = dataclasses.replace(CONFIRMED, labels=("answer v1", "refuse v1"), winner="refuse v1")
+    adopt(home, opened("refuse", home), earlier, MEASURED)
+    quick = {"FOOTNOTE_MODEL_LEVEL": "free", "FOOTNOTE_ANSWER_TOKENS": "40", "FOOTNOTE_KEEP_PASSAGES": "3"}
 
-    served = {"FOOTNOTE_MODEL_LEVEL": "free"}
-    better = evals(tmp_path, "prompts", "refuse", "answer", *asked, "--adopt", **served)
-    assert better.returncode == 0, better.stdout + better.stderr
-    assert "answer v1 is live from now on" in better.stdout and live(home).label == "answer v1"
+    asked = [*company(tmp_path), "--where", "answerable=True"]
+    done = evals(tmp_path, "prompts", "refuse", "answer", *asked, "--score", "contains", "--adopt", **quick)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "answer v1 is live from now on, instead of refuse v1" in done.stdout and live(home).label == "answer v1"
     made = decisions(home)[-1]
-    assert made["level"] == "free" and made["after"] == "answer v1" and (tmp_path / "results" / made["results"]).is_file()
+    assert made["level"] == "free" and made["after"] == "answer v1" and made["report"]["at_least"] > 0
+    assert (tmp_path / "results" / made["results"]).is_file()
 
-    worse = evals(tmp_path, "prompts", "answer", "grumpy", *asked, "--adopt", **served)
-    assert "answer v1 is live already" in worse.stdout and len(decisions(home)) == 2
-    assert evals(tmp_path, "prompts", "--back").returncode == 0 and live(home).label == "refuse v1"
+    back(home)
+    assert live(home).label == "refuse v1"
+    assert "went back: answer v1 → refuse v1" in status(home) and "There are: answer, copy, refuse" in status(home)
