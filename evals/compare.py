@@ -22,6 +22,8 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     """
     if before["kind"] != after["kind"]:
         raise UsageError(f"One result is of {before['kind']}, the other of {after['kind']}.", "Compare two of one kind.")
+    if after["kind"] not in ("run", "retrieval"):
+        raise UsageError(f"Results of {after['kind']} are comparisons already.", "Compare the results of `run` or `retrieval` behind them.")
     earlier = {each["id"]: row_scores(before["kind"], each) for each in before["rows"]}
     later = {each["id"]: row_scores(after["kind"], each) for each in after["rows"]}
     wording = {each["id"]: each["question"] for each in after["rows"]}

@@ -366,6 +366,13 @@ def test_results_of_other_questions_are_not_compared() -> None:
         compare(result([row]), result([{**row, "id": "b"}]))
 
 
+def test_a_comparison_is_not_compared() -> None:
+    """A ladder's rungs have results of their own, which can be."""
+    ladder: dict[str, object] = {"kind": "ladder", "commit": "c", "settings": {}}
+    with pytest.raises(UsageError, match="ladder"):
+        compare(ladder, ladder)
+
+
 def test_less_is_better_where_less_is_better() -> None:
     """Fewer wrong refusals is a gain, and an interval around 0 is none."""
     assert verdict(paired([0.0] * 20, [1.0] * 20), low_is_better=True) == "better"
