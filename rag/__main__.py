@@ -74,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
     spent.add_argument("--json", action="store_true", help="print one JSON object")
     serve = _command(commands, "serve", _serve, "run the engine process of an index folder")
     serve.add_argument("--idle-exit", type=int, default=0, metavar="S", help="end after S seconds without a question (default: never)")
+    serve.add_argument("--stop", action="store_true", help="end the engine that runs for this index folder, in order")
     models = _command(commands, "models", _models, "list, add or measure language models")
     models.add_argument("action", choices=("list", "pull", "bench"), help="what to do")
     models.add_argument("name", nargs="?", metavar="FILE", help="a GGUF file (pull, bench)")
@@ -259,6 +260,11 @@ def _costs(chosen: argparse.Namespace, settings: Settings) -> int:
 
 
 def _serve(chosen: argparse.Namespace, settings: Settings) -> int:
+    if chosen.stop:
+        from rag.client import Client
+
+        Client(settings).shutdown()
+        return 0
     from rag.serve import serve
 
     serve(settings, idle_exit_s=chosen.idle_exit)

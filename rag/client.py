@@ -29,6 +29,7 @@ from rag.place import environment, fingerprint, place, prepare
 CONNECT_S = 5.0  # a socket on this machine answers at once, or the machine is very busy
 READ_S = 60.0  # the slowest single answer: a page rendered by a sandbox that is just starting
 SILENCE_S = 30.0  # between two lines of events; the engine sends an empty one every five seconds
+IDLE_S = 14_400  # s without a request after which an engine ends: the web app was stopped, or nobody has asked for half a day
 SPAWN_S = 30.0  # from starting the process to its first answer: importing takes two seconds, on a busy machine many more
 ENDING_S = 15.0  # for an engine that was asked to end
 POLL_S = 0.1
@@ -79,9 +80,10 @@ class Client:
                 )
             time.sleep(POLL_S)
             found = self._probe()
-            if found is None:
+            if found is not None:
+                health = found
+            elif not self._holds_lock():  # alive it may be too busy with loading to answer in time
                 raise self._died()
-            health = found
 
     def running(self) -> bool:
         """Whether an engine with this code and these settings answers questions now. Starts nothing."""
@@ -135,7 +137,7 @@ class Client:
             out.unlink()
         with out.open("ab") as printed:
             process = subprocess.Popen(
-                [sys.executable, "-m", "rag", "serve", "--index", str(self._settings.index)],
+                [sys.executable, "-m", "rag", "serve", "--index", str(self._settings.index), "--idle-exit", str(IDLE_S)],
                 cwd=ROOT,
                 env=environment(self._settings),
                 stdin=subprocess.DEVNULL,
