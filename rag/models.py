@@ -62,7 +62,7 @@ def available(settings: Settings, name: str | None = None, say: Say = lambda _: 
             "about": "made at the first question",
             "used": True,
         }
-    return {"models": [*rows.values()], "server": settings.server_url}
+    return {"models": [*rows.values()], "adapter": settings.adapter, "server": settings.server_url}
 
 
 def _row(path: Path, sha256: str, about: str) -> dict[str, Any]:
@@ -183,6 +183,8 @@ def table(result: dict[str, Any]) -> str:
         f"{each['sha256'][:12]:<12}  {each['about']}"
         for each in result["models"]
     ]
+    if result["adapter"]:
+        lines.append(f"+ {result['adapter']}, an adapter that the model wears.")
     if result["server"]:
         lines.append(f"→ {result['server']} (FOOTNOTE_SERVER_URL) is used instead.")
     return "\n".join(lines)

@@ -12,12 +12,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from evals.private import covered, personal
 from evals.questions import Gold, from_lines, half_of
 from ingest.catalog import Catalog
 from ingest.sentences import sentences
 from ingest.types import Passage
 from tune.data import Triple, normalised
-from tune.private import covered, personal
 
 
 def gather(catalog: Catalog, lines: Iterable[dict[str, Any]], which: str = "tune") -> tuple[list[Triple], Counter[str]]:
@@ -57,7 +57,7 @@ def _triple(line: dict[str, Any], stored: dict[tuple[str, int | None], list[Pass
     (question,) = from_lines([line])
     if line.get("review"):
         return None, "waits for review"
-    if half_of(question) != which:
+    if which not in ("all", half_of(question)):
         return None, "kept for the gate"
     if personal(question.question) or any(personal(each) for each in question.answers):
         return None, "personal data in question or answer"
