@@ -1,4 +1,4 @@
-"""`python -m evals`: retrieval, run, compare, ladder, prompts, make. Tables and JSON on stdout, progress and errors on stderr."""
+"""`python -m evals`: retrieval, run, compare, ladder, prompts, make, feedback. Tables and JSON on stdout, progress and errors on stderr."""
 
 from __future__ import annotations
 
@@ -84,6 +84,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--unanswerable", type=float, default=0.25, metavar="SHARE", help="as many without (default: %(default)s)")
     made.add_argument("--foreign", metavar="NAME", help="collection to take those from (default: asked of other documents)")
     made.add_argument("--seed", type=int, default=0, metavar="N", help="another draw of the same size (default: %(default)s)")
+    judged = _command(commands, "feedback", _feedback, "a question set from people's thumbs")
+    judged.add_argument("output", type=Path, metavar="OUT.jsonl", help="file to write")
+    judged.add_argument("--collection", metavar="NAME", help="collection whose answers were judged")
     return top
 
 
@@ -310,6 +313,21 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _plain(each) for name, each in value.items()}
     return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _feedback(chosen: argparse.Namespace) -> None:
+    from evals.feedback import feedback
+    from evals.make import write
+    from records import Records
+
+    settings = config.load(collection=chosen.collection)
+    if chosen.output.exists():
+        raise UsageError(f"{chosen.output} is already there.", "Name another file, or remove it: it may hold what somebody reviewed.")
+    with Records(settings.records) as records:
+        lines = feedback(records, settings.collection)
+    write(chosen.output, lines)
+    waiting = sum(bool(each.get("review")) for each in lines)
+    print(f"{len(lines)} questions from feedback, {waiting} of them wait for review, in {chosen.output}.")
 
 
 def _say(text: str) -> None:

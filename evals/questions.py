@@ -41,7 +41,7 @@ class Question:
 
 
 def read(path: Path, where: Sequence[str] = ()) -> list[Question]:
-    """The questions of `path`, in order. `where` keeps lines whose field holds a text: ("set=qa.jsonl",).
+    """The questions of `path`, in order, without those that wait for review. `where` keeps lines whose field holds a text.
 
     Raises UsageError naming the line that cannot be used.
     """
@@ -56,6 +56,8 @@ def read(path: Path, where: Sequence[str] = ()) -> list[Question]:
             continue
         try:
             fields = json.loads(line)
+            if fields.get("review"):
+                continue  # nobody has confirmed it yet
             if all(value in str(fields.get(name, "")) for name, value in wanted):
                 questions.append(_question(fields, f"line {number}"))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
