@@ -37,7 +37,7 @@ class Settings:
 
     # models
     model: str = setting("", "path of a GGUF model; empty: the bundled SmolLM2-135M-Instruct")
-    adapter: str = setting("", "path of a GGUF LoRA adapter for that model, such as models/adapter/adapter.gguf; empty: none")
+    adapter: str = setting("", "path of a GGUF LoRA adapter for that model, as python -m tune adapter makes them; empty: none")
     model_level: str = setting("", "verbatim, compressed or free; empty: verbatim for the bundled model, free for others")
     embedder: str = setting("", "folder of a sentence-transformers model; empty: the bundled all-MiniLM-L6-v2")
     reader: str = setting("models/reader", "folder of the trained reader that marks answers in passages; empty: the embedder alone")

@@ -36,7 +36,7 @@ def settings_json(settings: Settings) -> dict[str, Any]:
         value = getattr(settings, each.name)
         if isinstance(value, Path) or each.name == "server_key":
             continue
-        kept[each.name] = Path(value).name if each.name in ("model", "embedder") and value else value
+        kept[each.name] = Path(value).name if each.name in ("model", "adapter", "embedder") and value else value
     return kept
 
 

@@ -37,7 +37,8 @@ ALPHA_PER_RANK = 2.0  # the addition is alpha / rank · B · A
 RATE = 5e-4  # highest learning rate
 STEPS = 600
 PACKS = 1  # a step; about six answers
-CHECKPOINT_STEPS = 50  # about ten minutes of one core
+CHECKPOINT_STEPS = 50  # about five minutes of a core of its own; each is measured on what was held out
+CHECKPOINT_S = 600  # seconds after which a step is kept anyway: on a busy machine fifty steps may take hours
 WARM_UP_STEPS = 30
 COOL_SHARE = 0.4
 AVERAGE = 0.98  # share of the running average of weights kept a step, once there are enough steps
@@ -142,6 +143,7 @@ def train(
         say(f"{len(kept)} triples, {sum(each.numel() for each in parameters.values())} weights, steps {step} to {steps}, "
             f"{'bfloat16' if half else 'float32'}")  # fmt: skip
         began, losses, seen = time.monotonic(), [], 0
+        last = began
         while step < steps:
             total, count = 0.0, 0
             some = [drawn(step * packs + number) for number in range(packs)]
@@ -169,8 +171,12 @@ def train(
                 if now < best:
                     best = now
                     export(model, average, out / FILE, rank, {**run, "steps": steps, "step": step, "held_loss": round(now, 4)})
-                keep(out, parameters, optimizer, average, step, {**run, "steps": steps}, {"best": best})
-                say(f"kept step {step}, loss on held-out documents {now:.4f}, best {best:.4f}")
+                say(f"step {step}: loss on held-out documents {now:.4f}, best {best:.4f}")
+            elif time.monotonic() - last < CHECKPOINT_S:
+                continue
+            keep(out, parameters, optimizer, average, step, {**run, "steps": steps}, {"best": best})
+            say(f"kept step {step}")
+            last = time.monotonic()
     finally:
         tokeniser.close()
     return out / FILE
