@@ -13,7 +13,6 @@ import gguf
 import numpy
 import pytest
 import torch
-from test_reader import triples
 
 import config
 from config import ROOT, Settings
@@ -23,6 +22,7 @@ from rag.engine import adapter_file, files, open_model
 from rag.engine.files import ModelFile
 from rag.engine.model import LanguageModel
 from rag.prompt import NOT_FOUND, prompt
+from tests.towns import triples
 from tune.adapter import export, loss, put_on, train
 from tune.data import Triple
 from tune.gate import keep

@@ -223,6 +223,7 @@ def test_each_passage_is_traced_to_its_document(tmp_path: Path) -> None:
 
 def test_a_name_written_in_one_word_is_found_by_its_two(tmp_path: Path) -> None:
     """Files are called "BESTBUY_2019.pdf"; a year stuck to letters in a question is a year."""
-    catalog = built(tmp_path / "c.sqlite", {"OAKTREE_2019.txt": "inventories 5,409", "OAKTREE_2018.txt": "cash", "elm.txt": "nothing of it"})
+    texts = {"OAKTREE_2019.txt": "inventories 5,409", "OAKTREE_2018.txt": "cash", "elm.txt": "nothing of it"}
+    catalog = built(tmp_path / "c.sqlite", texts)
     assert found(catalog, "What did Oak Tree have in FY2019?")[0] == "OAKTREE_2019.txt"
     assert '"ofthe"' not in keyword_query("the head of the school")

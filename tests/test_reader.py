@@ -18,6 +18,7 @@ from ingest.types import Passage
 from rag.evidence import Signs, load_weights
 from rag.reader import Reader, span_scores
 from rag.types import Hit
+from tests.towns import triples
 from tune.cloze import cloze, perturb
 from tune.data import Example, Triple, cut, draw, load_triples, pools, sentence_spans, split, without_answer
 from tune.evidence import FEATURES, PICK, Case, as_file, fit, fit_answer, probability, report, right, threshold_for
@@ -30,22 +31,6 @@ LEAVE = (
 )
 PARKING = "The car park behind the Leeds office opens at 6 am. Visitors report to the gate and show their badge."
 SHIPPED = ROOT / "models" / "reader"
-
-
-def triples() -> list[Triple]:
-    """A small training file: two facts of each of twelve made-up towns, with a question nobody can answer for each."""
-    found = []
-    for number, town in enumerate("Alder Birch Cedar Dover Elmton Fernley Garth Hazel Ilford Juniper Kelso Larch".split()):
-        passage = (
-            f"The town of {town} was founded in {1801 + number} by a group of merchants who traded in wool and timber. "
-            f"Its bridge is {40 + number} metres long. The council of {town} meets because the law requires it every spring. "
-            f"In summer the market square of {town} is full of visitors from the coast."
-        )
-        asked = {f"When was {town} founded?": str(1801 + number), f"Who founded {town}?": "a group of merchants"}
-        for question, answer in asked.items():
-            found.append(Triple("squad2", town, question, passage, answer, passage.index(answer)))
-        found.append(Triple("squad2", town, f"When was {town} destroyed?", passage, None, None))
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_reader import triples
 
 import config
 from config import LIVE, ROOT, Settings, live
@@ -18,6 +17,7 @@ from evals.private import covered, personal
 from evals.questions import from_lines, half_of
 from rag.engine import adapter_file, files
 from rag.reader import Reader
+from tests.towns import triples
 from tune.__main__ import main
 from tune.data import load_triples
 from tune.gate import adopt, back, judge, keep, kind_of, status
