@@ -25,6 +25,7 @@ UNDECIDED = 0.5  # log-odds within which candidates are as good as equal, and th
 WEIGHED = 4  # sentences that the model weighs; each costs one short reading
 OPINION = 1.0  # weight of the model's mean log-probability beside the evidence's log-odds; see docs/decisions.md
 NEXT_MARGIN = 0.8  # log-odds by which a second quote may fall behind the first
+ROW_MARGIN = 0.3  # the same for a second row of a table: rows resemble each other, and mostly one is meant
 OFF_TOPIC_MARGIN = 1.0  # log-odds by which a written sentence's source may fall behind the best candidate
 QUOTES = 2  # most quotes of an answer; a third held what the first two did not in 1 of 100 questions
 QUOTED_WORDS = 50  # an answer of quotes stops before this many words, after its first sentence
@@ -82,11 +83,15 @@ def _weighed(writing: Writing, model: Model, should_stop: Callable[[], bool]) ->
 def _quotes(candidates: Sequence[Candidate], hits: Sequence[Hit], most: int) -> Iterator[Sentence]:
     said: set[str] = set()
     count = shown = 0
+    rows = False
     best = max(each.score for each in candidates)
     taken: set[tuple[int, int]] = set()
     for candidate in candidates:
         if shown == min(most, QUOTES) or candidate.score < best - NEXT_MARGIN:
             return
+        row = is_row(hits[candidate.number - 1].passage.text, candidate.start, candidate.end)
+        if shown and row and rows and candidate.score < best - ROW_MARGIN:
+            continue
         start, end = _with_antecedent(candidate, hits[candidate.number - 1])
         text = hits[candidate.number - 1].passage.text[start:end]
         own = set(content(text))
@@ -94,7 +99,7 @@ def _quotes(candidates: Sequence[Candidate], hits: Sequence[Hit], most: int) -> 
             continue
         if shown and count + len(text.split()) > QUOTED_WORDS:
             return
-        shown, count = shown + 1, count + len(text.split())
+        shown, count, rows = shown + 1, count + len(text.split()), rows or row
         said |= own
         taken.add((candidate.number, end))
         yield quoted(hits[candidate.number - 1], candidate.number, start, end, candidate.key)

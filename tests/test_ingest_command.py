@@ -266,7 +266,7 @@ def test_watching_signals_once_for_a_burst(place: Path) -> None:
 @pytest.mark.slow
 def test_ctrl_c_is_130_and_the_next_run_finishes(place: Path) -> None:
     """A long first run may be stopped; nothing is served of it, and nothing is lost."""
-    for number in range(60):
+    for number in range(400):
         (place / f"docs/{number}.md").write_text(f"# Part {number}\n\n" + f"This is sentence number {number} of the part. " * 12)
     process = subprocess.Popen(
         [sys.executable, "-m", "ingest", str(place / "docs"), "--json"],

@@ -4,7 +4,8 @@
 export default function ({ data: packed, parentElement, setTriggerValue }) {
   const data = JSON.parse(new TextDecoder().decode(packed));
   const host = parentElement.querySelector(".answer") ?? parentElement.appendChild(make("div", "answer"));
-  const open = (what) => setTriggerValue("opened", what);
+  host.tell = (what) => setTriggerValue("opened", what);  // parts that stay as they are must not keep an earlier drawing's
+  const open = (what) => host.tell(what);
   if (data.arrive) arrive(data.arrive);
   part(host, "step", data.step, () => step(data.step));
   part(host, "trouble", data.trouble, () => trouble(data.trouble));
