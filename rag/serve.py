@@ -24,6 +24,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
@@ -98,20 +99,19 @@ class Engine:
     def load(self) -> None:
         """Load embedder and language model, then begin to answer. What goes wrong is told by /health and to who asks."""
         try:
-            self.stage = "loading the embedder"
-            from ingest.embed import REMEMBERED, Embedder
-            from rag.answer import Answerer, open_reader
+            self.stage = "loading the models"
+            with ThreadPoolExecutor(1, "language model") as beside:  # reading it takes a second that importing torch leaves idle
+                language_model = beside.submit(self._language_model)
+                from ingest.embed import REMEMBERED, Embedder
+                from rag.answer import Answerer, open_reader
 
-            embedder = _OneAtATime(Embedder(self.settings, REMEMBERED))
-            self.answerer = Answerer(self.settings, embedder)  # searching works from here on
-            self._loaded.set()
-            self.stage = "loading the language model"
-            from rag.engine import open_model
-
-            self.model = open_model(self.settings, self._say)
+                embedder = _OneAtATime(Embedder(self.settings, REMEMBERED))
+                self.answerer = Answerer(self.settings, embedder)  # searching works from here on
+                self._loaded.set()
+                reader, weights = open_reader(self.settings)
+                self.model = language_model.result()
             self.stage = "opening the index"
             self._open_index()
-            reader, weights = open_reader(self.settings)
             self.answerer = dataclasses.replace(
                 self.answerer, model=self.model, records=self.records, reader=reader, weights=weights
             )
@@ -127,6 +127,11 @@ class Engine:
             self._failed(
                 EngineUnavailable("The models could not be loaded.", f"The engine's log has the reason under number {number}.")
             )
+
+    def _language_model(self) -> Model:
+        from rag.engine import open_model
+
+        return open_model(self.settings, self._say)
 
     def _failed(self, error: FootnoteError) -> None:
         log.error("not ready: %s", error)
