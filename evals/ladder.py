@@ -210,9 +210,13 @@ def conclusion(found: Ladder) -> str:
     return said
 
 
+def marks(found: Ladder, rung: Rung) -> list[str]:
+    """What is said of a rung that stands out."""
+    return [word for word, holds in (("best", rung is found.best), ("smallest not worse", rung is found.smallest)) if holds]
+
+
 def _verdict(found: Ladder, rung: Rung) -> str:
-    words = [word for word, holds in (("best", rung is found.best), ("smallest not worse", rung is found.smallest)) if holds]
-    return ", ".join(words) or ("not worse" if rung.not_worse else "not shown")
+    return ", ".join(marks(found, rung)) or ("not worse" if rung.not_worse else "not shown")
 
 
 def _number(value: float | None, digits: int) -> str:

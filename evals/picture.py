@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from xml.sax.saxutils import escape
 
-from evals.ladder import SHOWN_ANSWERS, Ladder, Rung
+from evals.ladder import SHOWN_ANSWERS, Ladder, Rung, marks
 
-WIDTH, LEFT, RIGHT, TOP, PLOT = 860, 64, 24, 48, 300  # pixels
+WIDTH, LEFT, RIGHT, TOP, PLOT = 900, 64, 84, 48, 300  # pixels
 LINE = 20  # pixels from one line of the legend to the next
 RADIUS = 9
 INK, FAINT, GRID, BEST, CHOSEN = "#1f2328", "#6e7781", "#d8dee4", "#0550ae", "#1a7f37"
@@ -43,7 +43,7 @@ def picture(found: Ladder, currency: str) -> str:
     edge = found.best.score.mean - found.margin
     if bottom <= edge <= top:
         parts.append(_line(LEFT, y(edge), WIDTH - RIGHT, y(edge), FAINT, dash="5 4"))
-        parts.append(_text(LEFT + 6, y(edge) - 5, f"best − {found.margin:g}", FAINT))
+        parts.append(_text(WIDTH - RIGHT + 6, y(edge) + 4, f"best − {found.margin:g}", FAINT))
     drawn = [(number, each) for number, each in enumerate(found.rungs, 1) if each.memory is not None]
     for (number, each), across in zip(drawn, _apart([x(each.memory or 0) for _, each in drawn]), strict=True):
         colour = _colour(found, each)
@@ -56,13 +56,13 @@ def picture(found: Ladder, currency: str) -> str:
 
 
 def _legend(found: Ladder, each: Rung, currency: str) -> str:
-    facts = [f"{each.name}, {each.level}", f"{each.score.mean:.2f}"]
+    words = marks(found, each)
+    marked = f" ({', '.join(words)})" if words else ""
+    facts = [f"{each.name}, {each.level}{marked}", f"{each.score.mean:.2f}"]
     facts += [f"{each.size:,.0f} MB on disk"] if each.size is not None else ["on a server, memory of this side"]
     facts += [f"{each.seconds['p50']:.1f} s"]
     if each.cost is not None:
-        facts.append(f"{each.cost * SHOWN_ANSWERS:.4f} {currency} a {SHOWN_ANSWERS:,} answers (estimated)")
-    facts += ["best"] if each is found.best else []
-    facts += ["smallest not worse"] if each is found.smallest else []
+        facts.append(f"about {each.cost * SHOWN_ANSWERS:.4f} {currency} a {SHOWN_ANSWERS:,} answers")
     return " · ".join(facts)
 
 

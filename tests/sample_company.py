@@ -24,14 +24,19 @@ def evals(folder: Path, *arguments: str, **environment: str) -> subprocess.Compl
 
 
 def company(folder: Path) -> list[str]:
-    """The options by which `python -m evals` asks a few questions of a few documents in `folder`; indexed by whoever asks first."""
+    """The options by which `python -m evals` asks a few questions of a few documents, with results in `folder`.
+
+    Documents and index lie beside `folder`, so that the tests of one session read the documents once.
+    """
+    shared = folder.parent / "sample-company"
     lines = []
     for line in (ROOT / "examples" / "questions.jsonl").read_text(encoding="utf-8").splitlines():
         fields = json.loads(line)
         if any(gold["doc"] in DOCUMENTS for gold in fields["gold"]) or fields["id"] in UNANSWERABLE:
             lines.append(line)
     for name in DOCUMENTS:
-        (folder / "documents" / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(SOURCE / name, folder / "documents" / name)
-    (folder / "questions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return ["--questions", str(folder / "questions.jsonl"), "--docs", str(folder / "documents"), "--results", str(folder / "results")]
+        (shared / "documents" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(SOURCE / name, shared / "documents" / name)
+    (shared / "questions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    asked = ["--questions", str(shared / "questions.jsonl"), "--docs", str(shared / "documents"), "--index", str(shared / "index")]
+    return [*asked, "--results", str(folder / "results")]

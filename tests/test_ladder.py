@@ -11,13 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gguf
+import numpy
 import pytest
 
 from config import Settings
 from errors import UsageError
 from evals.intervals import at_least
 from evals.ladder import Ladder, Measured, conclusion, ladder, text
-from evals.models import entries, label, megabytes
+from evals.models import entries, label, megabytes, open_entry
 from evals.picture import picture
 from evals.run import CITING, WORDING
 from tests.model_server import ModelServer
@@ -62,8 +64,6 @@ def test_the_bound_falls_with_every_question_lost() -> None:
 
 def test_the_bound_is_seldom_above_the_truth() -> None:
     """Of 300 sets of 60 questions from a model that truly loses one in ten, at most 8 % have a bound that flatters it."""
-    import numpy
-
     random = numpy.random.default_rng(0)
     wrong = sum(at_least(list(-(random.random(60) < 0.1).astype(float))) > -0.1 for _ in range(300))
     assert wrong / 300 <= 0.08
@@ -163,7 +163,7 @@ def test_models_of_the_same_memory_are_drawn_side_by_side() -> None:
 # entries
 
 
-def gguf(path: Path, kind: bytes) -> Path:
+def header(path: Path, kind: bytes) -> Path:
     """The first bytes of a GGUF file: version 3, no tensors, one key that says whether it is a model or an adapter."""
     head = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 12) + b"general.type"
     path.write_bytes(head + struct.pack("<IQ", 8, len(kind)) + kind)
@@ -173,7 +173,7 @@ def gguf(path: Path, kind: bytes) -> Path:
 def test_a_folder_is_its_models_without_adapters(tmp_path: Path) -> None:
     """An adapter is no model: measured alone it would only fail."""
     for name, kind in (("b.gguf", b"model"), ("a.gguf", b"model"), ("lora.gguf", b"adapter")):
-        gguf(tmp_path / name, kind)
+        header(tmp_path / name, kind)
     (tmp_path / "notes.txt").write_text("no model")
     assert [label(each) for each in entries([str(tmp_path), "bundled", "bundled"])] == ["a", "b", "bundled"]
     with pytest.raises(UsageError, match=r"no \.gguf"):
@@ -183,8 +183,8 @@ def test_a_folder_is_its_models_without_adapters(tmp_path: Path) -> None:
 
 def test_an_adapter_is_named_after_a_plus(tmp_path: Path) -> None:
     """A plus in a file's own name is part of the name."""
-    adapter = gguf(tmp_path / "house.gguf", b"adapter")
-    odd = gguf(tmp_path / "one+two.gguf", b"model")
+    adapter = header(tmp_path / "house.gguf", b"adapter")
+    odd = header(tmp_path / "one+two.gguf", b"model")
     assert label(entries([f"bundled:Q8_0+{adapter}"])[0]) == "bundled:Q8_0 + house"
     assert label(entries([str(odd)])[0]) == "one+two"
     with pytest.raises(UsageError, match=r"nowhere\.gguf"):
@@ -219,7 +219,7 @@ def test_the_ladder_of_the_bundled_model_here_and_on_a_server_is_climbed(tmp_pat
     """Two quantisations in their own processes, the same model behind an address, a file that is not there: table, JSON, picture."""
     asked = company(tmp_path)
     models = ["bundled:Q8_0", "bundled", address, str(tmp_path / "gone.gguf")]
-    done = evals(tmp_path, "ladder", "--models", *models, *asked, "--limit", "4", "--margin", "0.7")
+    done = evals(tmp_path, "ladder", "--models", *models, *asked, "--limit", "4", "--margin", "0.7", FOOTNOTE_ANSWER_TOKENS="16")
     assert done.returncode == 0, done.stderr
     (kept,) = (tmp_path / "results").glob("*-ladder-*.json")
     found = json.loads(kept.read_text(encoding="utf-8"))
@@ -235,6 +235,35 @@ def test_the_ladder_of_the_bundled_model_here_and_on_a_server_is_climbed(tmp_pat
     for each in rungs.values():  # every rung is a result of its own, which `compare` reads
         rows = json.loads((tmp_path / "results" / each["kept"]).read_text(encoding="utf-8"))["rows"]
         assert len(rows) == 4 and all(row["quotes_wrong"] == 0 for row in rows)
+
+
+@pytest.mark.real
+def test_an_adapter_is_worn_by_the_model_before_its_plus(tmp_path: Path) -> None:
+    """A random adapter on one layer: the model scores words otherwise than without it, and both files are counted."""
+    adapter = tmp_path / "tiny.gguf"
+    random = numpy.random.default_rng(0)
+    writer = gguf.GGUFWriter(adapter, "llama")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", 8.0)
+    writer.add_tensor("blk.0.ffn_up.weight.lora_a", random.normal(size=(4, 576)).astype(numpy.float16))
+    writer.add_tensor("blk.0.ffn_up.weight.lora_b", random.normal(size=(1536, 4)).astype(numpy.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    settings = Settings(home=tmp_path / "home", context_tokens=256)
+    scores = []
+    for entry in entries(["bundled", f"bundled+{adapter}"]):
+        model = open_entry(entry, settings)
+        scores.append(model.score(model.tokenize("The capital of France is"), [model.tokenize(" Paris")])[0])
+        assert ("tiny" in model.name) == ("tiny" in entry) and model.level == "verbatim"
+        model.close()
+    assert abs(scores[0] - scores[1]) > 0.01
+    plain, worn = (megabytes(each, settings) or 0.0 for each in ("bundled", f"bundled+{adapter}"))
+    assert worn - plain == pytest.approx(adapter.stat().st_size / 1e6)
+    with pytest.raises(UsageError, match="holds no"):
+        entries([str(tmp_path)])  # the adapter alone is no model
 
 
 @pytest.mark.real

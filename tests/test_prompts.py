@@ -192,7 +192,7 @@ def test_a_better_prompt_goes_live_with_the_real_model_and_is_taken_back(tmp_pat
     (home / "prompts" / "refuse.md").write_text(REFUSE, encoding="utf-8")
     earlier = dataclasses.replace(CONFIRMED, labels=("answer v1", "refuse v1"), winner="refuse v1")
     adopt(home, opened("refuse", home), earlier, MEASURED)
-    quick = {"FOOTNOTE_MODEL_LEVEL": "free", "FOOTNOTE_ANSWER_TOKENS": "40", "FOOTNOTE_KEEP_PASSAGES": "3"}
+    quick = {"FOOTNOTE_MODEL_LEVEL": "free", "FOOTNOTE_ANSWER_TOKENS": "16", "FOOTNOTE_KEEP_PASSAGES": "2"}
 
     asked = [*company(tmp_path), "--where", "answerable=True"]
     done = evals(tmp_path, "prompts", "refuse", "answer", *asked, "--score", "contains", "--adopt", **quick)
