@@ -99,6 +99,10 @@ class Client:
         """End the engine, in order; nothing happens where none runs. Returns when it has ended."""
         self._starts = False
         health = self._probe()
+        deadline = time.monotonic() + SPAWN_S
+        while health is None and self._place.lock.exists() and self._holds_lock() and time.monotonic() < deadline:
+            time.sleep(POLL_S)  # it is there, and too busy with starting to answer in time
+            health = self._probe()
         if health is not None:
             self._end(int(health["pid"]))
 
