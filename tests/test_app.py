@@ -45,7 +45,7 @@ HEAVY = (
     "pandas",
     "pyarrow",
 )
-SECONDS = 180  # a page draws in a fraction of one; a busy machine may take long
+SECONDS = 30  # for one run of a page; it takes about 0.01, the first one in a process 0.5
 
 
 @pytest.fixture

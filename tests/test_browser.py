@@ -39,7 +39,7 @@ GULL = (
 )
 START_MS = 180_000  # a first start converts the model, on a machine that may be busy
 ANSWER_MS = 120_000  # of one answer on a busy machine; a few seconds on a quiet one
-PAGE_MS = 120_000  # a click on a machine that is busy with other things
+PAGE_MS = 30_000
 YELLOW_PIXELS = 500  # of a highlighted line on a page 570 pixels wide; an unmarked page has none
 
 pytestmark = [
