@@ -7,8 +7,9 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingest.catalog import Document
 from ingest.types import Passage
-from rag.retrieve import fold, fuse, retrieve
+from rag.retrieve import fold, fuse, named, retrieve
 from rag.types import Hit
 from rag.visible import LOCAL, visible
 from tests.folder import Folder
@@ -37,6 +38,10 @@ def test_a_document_about_the_subject_speaks_for_its_passages() -> None:
     assert scores[1] == scores[2] == scores[3] > scores[4]
 
 
+def document(number: int, path: str) -> Document:
+    return Document(number, "docs", path, path, "docx", "", None, "", 0, 0, 1, 1, 0, 0, "ready", "", "", (), (), "", "", (), Path(path))
+
+
 def passage(number: int, text: str, date: str | None = None) -> Passage:
     return Passage(number, f"{number}.txt", number, "", None, "", text, 0, len(text), date)
 
@@ -44,11 +49,46 @@ def passage(number: int, text: str, date: str | None = None) -> Passage:
 def test_copies_become_one_hit_and_another_amount_is_another_hit() -> None:
     """The newer copy is shown; what differs in a number is no copy."""
     text = "Every employee receives {} days of paid leave a year, to be agreed with the manager in writing beforehand."
-    hits = [Hit(passage(1, text.format(25), "2023-01-01"), 0.9, "both"), Hit(passage(2, text.format(25), "2025-01-01"), 0.8, "both"),
-            Hit(passage(3, text.format(30)), 0.7, "both")]
+    hits = [
+        Hit(passage(1, text.format(25), "2023-01-01"), 0.9, "both"),
+        Hit(passage(2, text.format(25), "2025-01-01"), 0.8, "both"),
+        Hit(passage(3, text.format(30)), 0.7, "both"),
+    ]
     folded = fold(hits)
     assert [each.passage.id for each in folded] == [2, 3] and [each.id for each in folded[0].also] == [1]
     assert folded[0].score == 0.9
+
+
+def test_a_question_that_says_a_documents_name_and_year_gets_that_document_first(tmp_path: Path) -> None:
+    """Of twenty reports that all say something about dividends, the one that is asked for."""
+    folder = Folder(tmp_path)
+    amounts = iter(range(11, 99))
+    for name in ("BESTBUY", "ACME"):
+        for year in range(2015, 2021):
+            plain = (name, year) in (("BESTBUY", 2017), ("ACME", 2019))
+            said = "In all, {} million went out as dividends paid." if plain else "The dividends that were paid were {} million."
+            folder.write(f"reports/{name}_{year}_10K.md", said.format(next(amounts)))
+    folder.write("dividends.md", "Dividends paid, dividends paid: how the dividends paid are written down is explained in chapter 7.")
+    folder.refresh()
+    index = folder.open()
+    try:
+        for question, name in (
+            ("How much were the dividends paid by Best Buy in FY2017?", "BESTBUY_2017_10K.md"),
+            ("How much were the dividends paid by Acme in 2019?", "ACME_2019_10K.md"),
+        ):
+            found = retrieve(question, index, folder.embedder, 13, visible(LOCAL, index))
+            assert found[0].passage.document == f"reports/{name}", question
+            assert all(0 <= each.score <= 1 for each in found)
+    finally:
+        index.close()
+
+
+def test_a_name_without_a_year_is_a_subject_and_a_year_alone_no_name() -> None:
+    documents = [document(1, "travel policy 2023.docx"), document(2, "travel policy 2025.docx"), document(3, "menu 2025.docx")]
+    assert named("What does the travel policy say about taxis?", documents) == set()
+    assert named("What changed in 2025?", documents) == set()
+    assert named("What did the 2023 travel policy say about taxis?", documents) == {1}
+    assert named("What is in the travel policies of 2023 and 2025?", documents) == {1, 2}
 
 
 def test_nothing_outside_the_documents_allowed_is_found(tmp_path: Path) -> None:
