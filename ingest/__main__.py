@@ -158,12 +158,15 @@ def report_json(report: Report) -> dict[str, Any]:
     """The contract's shape of a report."""
     counts = {status: report.count(status) for status in ("added", "changed", "moved", "removed", "unchanged")}
     failed = [{"document": each.document, "reason": each.reason, "cure": each.cure} for each in report.files if each.status == "failed"]
+    listed = [dataclasses.asdict(each) for each in report.files if each.status not in ("unchanged", "removed", "failed")]
     warnings = [*report.warnings, *(f"{each.document}: {warning}" for each in report.files for warning in each.warnings)]
     return {
         "version": report.version,
         **counts,
         "failed": failed,
         "warnings": warnings,
+        "files": listed,
+        "related": [dataclasses.asdict(each) for each in report.related],
         "passages": report.passages,
         "seconds": report.seconds,
     }
@@ -184,10 +187,27 @@ def report_text(report: Report, dry_run: bool) -> str:
         lines.append(f"warning  {warning}")
     if len(body["warnings"]) > SHOWN_FAILURES:
         lines.append(f"         and {len(body['warnings']) - SHOWN_FAILURES} more; --json lists all")
+    lines += _related_lines(report)
+    if read := [each for each in report.files if each.status in ("added", "changed") and not dry_run]:
+        pages, tables, scanned = (sum(getattr(each, name) for each in read) for name in ("pages", "tables", "ocr_pages"))
+        slowest = max(read, key=lambda each: each.seconds)
+        lines.append(
+            f"read     {pages:,} pages, {tables:,} tables, {scanned:,} scanned pages; longest {slowest.document}, {slowest.seconds:.1f} s"
+        )
     counts = "  ".join(f"{name} {body[name]:,}" for name in ("added", "changed", "moved", "removed", "unchanged"))
     place = "would be done" if dry_run else report.version or "nothing published"
     lines.append(f"{counts}  failed {len(failed):,} | {report.passages:,} passages | {place} | {report.seconds:.1f} s")
     return "\n".join(lines)
+
+
+def _related_lines(report: Report) -> list[str]:
+    """What the documents of this run have to do with others; what was told when it came is not told every night."""
+    touched = {each.document for each in report.files if each.status in ("added", "changed", "moved")}
+    told = [each for each in report.related if each.document in touched or each.other in touched]
+    said = {"older": "an older version of", "alike": "nearly the same as"}
+    lines = [f"{each.kind:8} {each.document}: {said[each.kind]} {each.other} ({each.overlap:.0%} shared)" for each in told]
+    rest = len(lines) - SHOWN_FAILURES
+    return lines[:SHOWN_FAILURES] + ([f"         and {rest} more; --json lists all"] if rest > 0 else [])
 
 
 def _progress(stream: Any) -> Callable[[Any], None]:

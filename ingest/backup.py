@@ -60,11 +60,10 @@ def restore(origin: Path, collection: str | None, settings: Settings) -> publish
         try:
             tar = stack.enter_context(tarfile.open(origin, "r:"))
             body = _member(tar, "index/MANIFEST.json").read(LARGEST_MANIFEST_BYTES)
-            manifest_fields = json.loads(body)
-            if int(manifest_fields["format"]) > publish.FORMAT:
-                raise IndexTooNew(f"{origin} was written by a newer Footnote.", "Update Footnote first.")
-            manifest = publish.Manifest(**manifest_fields)
-        except (tarfile.TarError, OSError, ValueError, KeyError, TypeError) as error:
+            manifest = publish.manifest_of(body)
+        except IndexTooNew:
+            raise IndexTooNew(f"{origin} was written by a newer Footnote.", "Update Footnote first.") from None
+        except (tarfile.TarError, OSError, ValueError, KeyError) as error:
             raise UsageError(f"{origin} is not a backup that can be read ({error}).", "Name a file that backup wrote.") from None
         name = collection or manifest.collection
         stack.enter_context(publish.lock(settings.index, name))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from errors import IndexDamaged
+from ingest.editions import Edition, editions, sketch
 from ingest.types import Heading, Page, ParsedDocument, ParseFailure, Passage, SourceFile, Table
 
 HEADING_WEIGHT = 0.5  # of a word in the title, the section or the file name, against 1 for one in the text
@@ -61,6 +62,12 @@ CREATE TRIGGER passage_renamed AFTER UPDATE OF heading, text, bigrams ON passage
     INSERT INTO words (rowid, heading, text, bigrams) VALUES (new.id, new.heading, new.text, new.bigrams);
 END;
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+# What documents have to do with each other. Made where it is missing: an older version's copy has neither table.
+RELATED = """
+CREATE TABLE IF NOT EXISTS sketches (document_id INTEGER PRIMARY KEY, sketch BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS editions (document_id INTEGER PRIMARY KEY, other_id INTEGER NOT NULL, kind TEXT NOT NULL, overlap REAL NOT NULL);
 """
 
 # Han, kana, Hangul: written without spaces between words (or, Hangul, with endings glued on), so indexed as pairs of characters
@@ -131,6 +138,7 @@ class Catalog:
         self._database = database
         self._lock = threading.Lock()
         self._documents = {each.id: each for each in _read_documents(database)}
+        self._editions = {each.document: each for each in _read_editions(database)}
 
     @classmethod
     def open(cls, path: Path) -> Catalog:
@@ -152,6 +160,10 @@ class Catalog:
     def document(self, document_id: int) -> Document:
         """Raises KeyError for an unknown number."""
         return self._documents[document_id]
+
+    def editions(self) -> dict[int, Edition]:
+        """Document id → the newer edition of it, or the document it is much like; only those that have one."""
+        return self._editions
 
     def match(self, glob: str) -> set[int]:
         """Documents whose name fits `glob`: the name shown, or the bare file name where `glob` has no slash, in any case."""
@@ -290,6 +302,7 @@ class Draft:
         self._database.execute("PRAGMA secure_delete = ON")  # removed text is really gone from the file
         if new:
             self._database.executescript(f"PRAGMA page_size = 8192; BEGIN; {SCHEMA} COMMIT;")
+        self._database.executescript(RELATED)
         self._database.execute("BEGIN")
 
     def documents(self) -> list[Document]:
@@ -356,6 +369,8 @@ class Draft:
 
     def remove(self, document_id: int) -> None:
         """Removes a document and everything that came from it."""
+        self._database.execute("DELETE FROM sketches WHERE document_id = ?", (document_id,))
+        self._database.execute("DELETE FROM editions WHERE ? IN (document_id, other_id)", (document_id,))
         self._database.execute("DELETE FROM passages WHERE document_id = ?", (document_id,))
         self._database.execute("DELETE FROM pages WHERE document_id = ?", (document_id,))
         self._database.execute("DELETE FROM documents WHERE id = ?", (document_id,))
@@ -400,6 +415,22 @@ class Draft:
     def passages(self) -> list[tuple[int, bytes]]:
         """(number, key of the vector) of every passage, ascending."""
         return [(int(a), bytes(b)) for a, b in self._database.execute("SELECT id, embedding FROM passages ORDER BY id")]
+
+    def compare(self, anew: bool = False) -> list[Edition]:
+        """Says which documents are editions of one, and keeps it. Only documents without a sketch are read, all where `anew`."""
+        if anew:
+            self._database.execute("DELETE FROM sketches")
+        ready = [each for each in self.documents() if each.status == "ready"]
+        sketches = {int(a): bytes(b) for a, b in self._database.execute("SELECT document_id, sketch FROM sketches")}
+        for document in ready:
+            if document.id not in sketches:
+                sketches[document.id] = sketch(page.text for page in self.pages(document.id))
+                self._database.execute("INSERT INTO sketches VALUES (?, ?)", (document.id, sketches[document.id]))
+        found = editions(ready, sketches)
+        self._database.execute("DELETE FROM editions")
+        rows = [(each.document, each.other, each.kind, each.overlap) for each in found]
+        self._database.executemany("INSERT INTO editions VALUES (?, ?, ?, ?)", rows)
+        return found
 
     def set_fact(self, name: str, value: str) -> None:
         self._database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
@@ -576,6 +607,12 @@ def _read_documents(database: sqlite3.Connection) -> Iterable[Document]:
             groups=tuple(json.loads(groups)),
             absolute=Path(os.fsdecode(absolute)),
         )
+
+
+def _read_editions(database: sqlite3.Connection) -> Iterable[Edition]:
+    if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'editions'").fetchone():  # not in versions of before there was one
+        for document, other, kind, overlap in database.execute("SELECT document_id, other_id, kind, overlap FROM editions"):
+            yield Edition(document, other, kind, overlap)
 
 
 def _read_pages(rows: Callable[[str], list[tuple]]) -> list[Page]:  # type: ignore[type-arg]

@@ -12,6 +12,7 @@ import os
 import sqlite3
 import threading
 import unicodedata
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -155,9 +156,7 @@ class Embedder:
         if not texts:
             return numpy.zeros((0, self.dimensions), dtype=numpy.float32)
         with self._lock:
-            vectors = encode(
-                list(texts), batch_size=BATCH_TEXTS, show_progress_bar=False, convert_to_numpy=True, normalize_embeddings=True
-            )
+            vectors = encode(list(texts), batch_size=BATCH_TEXTS, show_progress_bar=False, convert_to_numpy=True, normalize_embeddings=True)
         return numpy.ascontiguousarray(vectors, dtype=numpy.float32)
 
 
@@ -193,15 +192,20 @@ def _sha256(path: Path) -> str:
 
 
 class EmbeddingCache:
-    """Vectors of texts already seen, kept across versions: SHA-256 of embedder and normalised text → float32 row.
+    """Vectors of texts already seen, kept across versions: SHA-256 of embedder and normalised text → float32 row and its checksum.
 
-    A file of its own that may be deleted at any time; what is missing is embedded again.
+    A file of its own that may be deleted at any time; what is missing or damaged is embedded again.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, check: bool = True) -> None:
+        """`check` reads the whole file once, where there is one, and begins anew where its pages do not hang together."""
         path.parent.mkdir(parents=True, exist_ok=True)
+        there = check and path.exists()
         try:
             self._database = self._open(path)
+            if there and self._database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+                self._database.close()
+                raise sqlite3.DatabaseError("damaged")
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
                 raise
@@ -214,7 +218,10 @@ class EmbeddingCache:
         database = sqlite3.connect(path, timeout=30)
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")
-        database.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID")
+        database.execute("DROP TABLE IF EXISTS vectors")  # of caches without checksums
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS checked (key BLOB PRIMARY KEY, vector BLOB NOT NULL, crc32 INTEGER NOT NULL) WITHOUT ROWID"
+        )
         return database
 
     @staticmethod
@@ -227,42 +234,45 @@ class EmbeddingCache:
         """The vectors known, by key."""
         import numpy
 
-        return {key: numpy.frombuffer(vector, dtype="<f4") for key, vector in self._select("key, vector", keys)}
+        return {key: numpy.frombuffer(vector, dtype="<f4") for key, vector in self._whole(keys)}
 
     def known(self, keys: Sequence[bytes]) -> set[bytes]:
         """Those of `keys` whose vector is here."""
-        return {key for (key,) in self._select("key", keys)}
+        return {key for key, _ in self._whole(keys)}
 
     def put(self, vectors: dict[bytes, Any]) -> None:
+        rows = [(key, vector.astype("<f4").tobytes()) for key, vector in vectors.items()]
         with self._database:
             self._database.executemany(
-                "INSERT OR REPLACE INTO vectors VALUES (?, ?)",
-                [(key, vector.astype("<f4").tobytes()) for key, vector in vectors.items()],
+                "INSERT OR REPLACE INTO checked VALUES (?, ?, ?)", [(key, body, zlib.crc32(key + body)) for key, body in rows]
             )
 
     def forget(self, keys: Sequence[bytes]) -> None:
         """Removes vectors and overwrites what they were on disk."""
         self._database.execute("PRAGMA secure_delete = ON")
         with self._database:
-            self._database.executemany("DELETE FROM vectors WHERE key = ?", [(key,) for key in keys])
+            self._database.executemany("DELETE FROM checked WHERE key = ?", [(key,) for key in keys])
         self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def trim(self, needed: set[bytes], most: int) -> None:
         """Drops vectors that are not `needed` where more than `most` are kept."""
-        (count,) = self._database.execute("SELECT count(*) FROM vectors").fetchone()
+        (count,) = self._database.execute("SELECT count(*) FROM checked").fetchone()
         if count > most:
             with self._database:
-                keys = [key for (key,) in self._database.execute("SELECT key FROM vectors") if key not in needed]
-                self._database.executemany("DELETE FROM vectors WHERE key = ?", [(key,) for key in keys])
+                keys = [key for (key,) in self._database.execute("SELECT key FROM checked") if key not in needed]
+                self._database.executemany("DELETE FROM checked WHERE key = ?", [(key,) for key in keys])
 
     def close(self) -> None:
         self._database.close()
 
-    def _select(self, columns: str, keys: Sequence[bytes]) -> Iterator[tuple[Any, ...]]:
+    def _whole(self, keys: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        """Key and vector of those of `keys` that are here and are what was put."""
         for start in range(0, len(keys), 500):  # SQLite takes at least 999 parameters a statement
             some = list(keys[start : start + 500])
             marks = ",".join("?" * len(some))
-            yield from self._database.execute(f"SELECT {columns} FROM vectors WHERE key IN ({marks})", some)
+            for key, vector, crc32 in self._database.execute(f"SELECT key, vector, crc32 FROM checked WHERE key IN ({marks})", some):
+                if zlib.crc32(key + vector) == crc32:
+                    yield key, vector
 
 
 __all__ = ["Embedder", "EmbedderLike", "EmbeddingCache", "Tokens", "embedder_folder", "embedder_name"]

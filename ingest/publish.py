@@ -26,6 +26,8 @@ from errors import FootnoteError, IndexDamaged, IndexMissing, IndexTooNew, LockH
 
 FORMAT = 1  # of the index; a newer one is refused, an older one is migrated by building anew
 FILES = ("catalog.sqlite", "passages.npy", "vectors.npy")
+LEASE = "LEASE"  # empty; locked by those who read the version
+POINTER = {"version", "manifest_sha256", "highest"}  # what CURRENT says
 VERSION_NAME = re.compile(r"v\d{6,}")
 COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -77,8 +79,7 @@ def current(index: Path, collection: str) -> Version:
     """The published version. Raises IndexMissing, IndexDamaged, IndexTooNew. File hashes are checked by `faults`."""
     folder = collection_folder(index, collection)
     try:
-        pointer = json.loads((folder / "CURRENT").read_text(encoding="utf-8"))
-        name, sha256 = str(pointer["version"]), str(pointer["manifest_sha256"])
+        pointer = _pointer(folder)
     except FileNotFoundError:
         known = collections(index)
         others = f" Collections there: {', '.join(known)}." if known else ""
@@ -86,11 +87,9 @@ def current(index: Path, collection: str) -> Version:
             f"There is no index of the collection {collection!r} in {index} yet.{others}",
             f"Run: python -m ingest FOLDER --collection {collection}",
         ) from None
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise IndexDamaged(f"{folder / 'CURRENT'} cannot be read ({error}).", _rollback_hint(collection)) from None
-    if not VERSION_NAME.fullmatch(name):
-        raise IndexDamaged(f"{folder / 'CURRENT'} names no version.", _rollback_hint(collection))
-    return read_version(folder / "versions" / name, sha256)
+    return read_version(folder / "versions" / pointer["version"], pointer["manifest_sha256"])
 
 
 def read_version(folder: Path, manifest_sha256: str | None = None) -> Version:
@@ -99,17 +98,25 @@ def read_version(folder: Path, manifest_sha256: str | None = None) -> Version:
         body = (folder / "MANIFEST.json").read_bytes()
         if manifest_sha256 is not None and hashlib.sha256(body).hexdigest() != manifest_sha256:
             raise ValueError("its hash is not the published one")
-        fields = json.loads(body)
-        if int(fields["format"]) > FORMAT:
-            raise IndexTooNew(
-                f"{folder} was written by a newer Footnote.", "Update Footnote, or build the index anew in another folder."
-            )
-        manifest = Manifest(**{each.name: fields[each.name] for each in dataclasses.fields(Manifest)})
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise IndexDamaged(
-            f"{folder / 'MANIFEST.json'} is damaged ({error}).", _rollback_hint(folder.parent.parent.name)
+        manifest = manifest_of(body)
+    except IndexTooNew:
+        raise IndexTooNew(
+            f"{folder} was written by a newer Footnote.", "Update Footnote, or build the index anew in another folder."
         ) from None
+    except (OSError, ValueError) as error:
+        raise IndexDamaged(f"{folder / 'MANIFEST.json'} is damaged ({error}).", _rollback_hint(folder.parent.parent.name)) from None
     return Version(folder.name, folder, manifest)
+
+
+def manifest_of(body: bytes) -> Manifest:
+    """The manifest that `body` holds; raises ValueError where it is not what was written, and IndexTooNew."""
+    try:
+        fields = _undamaged(json.loads(body))
+        if int(fields["format"]) > FORMAT:
+            raise IndexTooNew("This was written by a newer Footnote.", "Update Footnote.")
+        return Manifest(**fields)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"fields are missing or unknown: {error}") from None
 
 
 def versions(index: Path, collection: str) -> list[Path]:
@@ -145,7 +152,7 @@ class Lease:
 
     def __init__(self, version: Version) -> None:
         self._file: int | None = None
-        path = version.folder / "LEASE"
+        path = version.folder / LEASE
         try:
             self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -170,9 +177,7 @@ def lock(index: Path, collection: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             holder = os.pread(file, 400, 0).decode(errors="replace").strip() or "another process"
-            raise LockHeld(
-                f"The collection {collection!r} is being written by {holder}.", "Wait until it is done, or stop it."
-            ) from None
+            raise LockHeld(f"The collection {collection!r} is being written by {holder}.", "Wait until it is done, or stop it.") from None
         os.ftruncate(file, 0)
         os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()} since {now()}\n".encode(), 0)
         yield
@@ -225,14 +230,14 @@ def publish(
         numbers = [int(each.name[1:]) for each in versions(index, collection)]
         name = f"v{max([_highest(root), *numbers]) + 1:06d}"
         files: dict[str, dict[str, Any]] = {}
-        for each in FILES:
+        (draft / LEASE).touch(mode=0o600)
+        for each in (*FILES, LEASE):
             path = draft / each
             path.chmod(0o600)
             _sync(path)
             files[each] = {"sha256": file_sha256(path), "size": path.stat().st_size}
-        (draft / "LEASE").touch(mode=0o600)
         manifest = dataclasses.replace(manifest, version=name, created=now(), files=files)
-        body = json.dumps(dataclasses.asdict(manifest), indent=1, ensure_ascii=False).encode()
+        body = json.dumps(_sealed(dataclasses.asdict(manifest)), indent=1, ensure_ascii=False).encode()
         _write(draft / "MANIFEST.json", body)
         _sync(draft)
         folder = draft.parent / name
@@ -246,7 +251,8 @@ def publish(
             probe(folder)
             point(root, version)
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            if _highest(root) < int(name[1:]):  # the last flush may fail when the pointer has already moved
+                shutil.rmtree(folder, ignore_errors=True)
             raise
         clear(index, collection, 1 if erase_older else keep, even_leased=erase_older)
     return version
@@ -257,7 +263,8 @@ def point(root: Path, version: Version) -> None:
     sha256 = file_sha256(version.folder / "MANIFEST.json")
     pointer = root / f"CURRENT.{uuid.uuid4().hex}"
     highest = max(_highest(root), int(version.name[1:]))
-    _write(pointer, json.dumps({"version": version.name, "manifest_sha256": sha256, "highest": highest}).encode())
+    fields = {"version": version.name, "manifest_sha256": sha256, "highest": highest}
+    _write(pointer, json.dumps(_sealed(fields)).encode())
     pointer.rename(root / "CURRENT")
     _sync(root)
 
@@ -265,10 +272,9 @@ def point(root: Path, version: Version) -> None:
 def rollback(index: Path, collection: str, name: str | None = None) -> Version:
     """Points at `name`, or at the newest whole version before the current one. The caller holds the lock."""
     root = collection_folder(index, collection)
-    pointer = root / "CURRENT"
     served = ""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        served = str(json.loads(pointer.read_text(encoding="utf-8"))["version"])
+    with contextlib.suppress(OSError, ValueError):
+        served = _pointer(root)["version"]
     if not served and not versions(index, collection):
         current(index, collection)  # raises what is missing
     for folder in reversed(versions(index, collection)):
@@ -319,13 +325,38 @@ def sweep(index: Path, collection: str) -> None:
 def _highest(root: Path) -> int:
     """The number of the newest version that was ever served; 0 for none. Rolling back does not lower it."""
     try:
-        pointer = json.loads((root / "CURRENT").read_text(encoding="utf-8"))
-        return max(int(str(pointer["version"])[1:]), int(pointer.get("highest", 0)))
+        pointer = _pointer(root)
+        return max(int(pointer["version"][1:]), int(pointer.get("highest", 0)))
     except FileNotFoundError:
         return 0
-    except (ValueError, KeyError, TypeError, OSError):
+    except (ValueError, TypeError, OSError):
         kept = [int(each.name[1:]) for each in (root / "versions").glob("v*") if VERSION_NAME.fullmatch(each.name)]
         return max(kept, default=0)  # the pointer is damaged: nothing is swept away that might be needed
+
+
+def _pointer(root: Path) -> dict[str, Any]:
+    """What CURRENT says; raises ValueError where it is not what was written, and OSError."""
+    fields = _undamaged(json.loads((root / "CURRENT").read_text(encoding="utf-8")))
+    if not {"version", "manifest_sha256"} <= fields.keys() <= POINTER:
+        raise ValueError("fields are missing or unknown")
+    if not VERSION_NAME.fullmatch(str(fields["version"])):
+        raise ValueError("it names no version")
+    return fields
+
+
+def _sealed(fields: dict[str, Any]) -> dict[str, Any]:
+    """`fields`, with a hash of them."""
+    return {**fields, "sha256": hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()}
+
+
+def _undamaged(sealed: Any) -> dict[str, Any]:
+    """What `_sealed` was given; raises ValueError where that was changed. Files written before there was a hash have none."""
+    if not isinstance(sealed, dict):
+        raise ValueError("it holds no object")
+    fields = {name: value for name, value in sealed.items() if name != "sha256"}
+    if "sha256" in sealed and sealed != _sealed(fields):
+        raise ValueError("it is not what was written")
+    return fields
 
 
 def now() -> str:
@@ -335,7 +366,7 @@ def now() -> str:
 
 def _leased(folder: Path) -> bool:
     try:
-        file = os.open(folder / "LEASE", os.O_RDONLY | os.O_CLOEXEC)
+        file = os.open(folder / LEASE, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:

@@ -27,10 +27,12 @@ from errors import IndexDamaged, IndexMismatch, IndexMissing, NoSpace, PruneRefu
 from ingest import publish, uploads
 from ingest.catalog import Catalog, Document, Draft, DraftPassage
 from ingest.chunk import RULES, chunk_document
+from ingest.editions import RULES as EDITION_RULES
+from ingest.editions import Edition
 from ingest.embed import WINDOW_TEXTS, EmbedderLike, EmbeddingCache, Tokens, embedder_name
 from ingest.report import forget, keep
 from ingest.scan import Changes, Scan, compare, fits, scan
-from ingest.types import FileReport, Heading, Page, ParsedDocument, ParseFailure, Report, SourceFile, Table
+from ingest.types import FileReport, Heading, Page, ParsedDocument, ParseFailure, Related, Report, SourceFile, Table
 
 if TYPE_CHECKING:
     from ingest.publish import Version
@@ -130,13 +132,14 @@ class _Plan:
     rules: str  # by which passages are cut and embedded
     recut: bool  # whether those are not the ones of `version`
     moved_sources: bool
+    compare: bool  # whether `version` was made before documents were compared by today's rules
 
     @property
     def nothing(self) -> bool:
         """Whether there is nothing to publish."""
         changes = self.changes
         some = changes.new or changes.changed or changes.moved or self.gone or self.erase
-        return self.version is not None and not (some or self.recut or self.moved_sources)
+        return self.version is not None and not (some or self.recut or self.moved_sources or self.compare)
 
 
 class _Refresh:
@@ -158,6 +161,7 @@ class _Refresh:
         self.reader = reader
         self.warnings: list[str] = []
         self.files: list[FileReport] = []
+        self.related: tuple[Related, ...] = ()
 
     def run(
         self,
@@ -177,6 +181,8 @@ class _Refresh:
             documents = catalog.documents() if catalog else []
             purged: dict[str, int] = json.loads((catalog.fact("purged") if catalog else None) or "{}")
             facts = (catalog.fact("chunk") if catalog else None) or ""
+            compared = catalog.fact("editions") if catalog else None
+            self.related = _related(documents, catalog.editions().values()) if catalog else ()
         finally:
             if catalog:
                 catalog.close()
@@ -208,6 +214,7 @@ class _Refresh:
                 recut=facts != rules,
                 # a folder's new place is published, so that the next run without a folder finds it
                 moved_sources=any(known_sources.get(each) != source for each, source in named.items()),
+                compare=compared != str(EDITION_RULES),
             )
             self._guard(plan.gone, in_scope, named, force)
             if dry_run or (plan.nothing and not force):
@@ -351,6 +358,8 @@ class _Refresh:
             self._read(draft, plan.changes, staging, passages)
             embedding.finish()
             self.progress(Progress("publishing"))
+            self.related = _related(draft.documents(), draft.compare(anew=plan.compare))
+            draft.set_fact("editions", str(EDITION_RULES))
             draft.set_fact("chunk", plan.rules)
             draft.set_fact("purged", json.dumps({sha256: at for sha256, at in sorted(plan.purged.items()) if sha256}))
             facts = [[each.name, str(each.root), list(each.exclude)] for each in plan.sources.values()]
@@ -519,7 +528,15 @@ class _Refresh:
             warnings=tuple(self.warnings),
             passages=version.manifest.passages if version else 0,
             seconds=round(time.monotonic() - began, 3),
+            related=self.related,
         )
+
+
+def _related(documents: Iterable[Document], editions: Iterable[Edition]) -> tuple[Related, ...]:
+    """What `editions` say, by the names shown, in their order."""
+    names = {each.id: each.document for each in documents}
+    found = [Related(names[each.document], names[each.other], each.kind, each.overlap) for each in editions]
+    return tuple(sorted(found, key=lambda each: (each.document.lower(), each.document)))
 
 
 def fallback_title(path: str) -> str:
@@ -665,7 +682,7 @@ class _Embedding:
         self._queue.put(missing)
 
     def _work(self) -> None:
-        cache = EmbeddingCache(self._path)
+        cache = EmbeddingCache(self._path, check=False)
         try:
             self._embedder = self._embedder or self._load()
             while (some := self._queue.get()) is not None:
@@ -729,7 +746,10 @@ class _Staging:
         row = self._database.execute("SELECT body FROM parsed WHERE key = ?", (self._key(file),)).fetchone()
         if row is None:
             return None
-        return _from_json(json.loads(zlib.decompress(row[0])))
+        try:
+            return _from_json(json.loads(zlib.decompress(row[0])))
+        except zlib.error:
+            return None  # damaged: it is read again
 
     def put(self, file: SourceFile, parsed: ParsedDocument) -> None:
         if file.sha256:

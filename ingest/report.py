@@ -27,6 +27,7 @@ def keep(report: Report, index: Path) -> None:
         "passages": report.passages,
         "warnings": list(report.warnings),
         **{state: report.count(state) for state in STATES},
+        "related": [dataclasses.asdict(each) for each in report.related[:MOST_FILES]],
         "files": listed,
     }
     path = collection_folder(index, report.collection) / NAME

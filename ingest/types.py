@@ -90,6 +90,7 @@ class Passage:
     end: int
     date: str | None = None
     context: str = ""
+    newer: str = ""  # a newer edition of its document, as shown; "" where there is none, or none that the person may see
 
     @property
     def location(self) -> str:
@@ -114,6 +115,17 @@ class FileReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Related:
+    """Two documents, as shown. `kind`: "older" (`other` is a newer edition of `document`) or "alike" (nearly the same, and nothing
+    says which is newer). `overlap` is the share of their text that both have, from 0 to 1."""
+
+    document: str
+    other: str
+    kind: str
+    overlap: float
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What a refresh did. `version` is the published version's name ("v000012"), the old one where nothing changed."""
 
@@ -123,6 +135,7 @@ class Report:
     warnings: tuple[str, ...] = ()
     passages: int = 0  # in the published version
     seconds: float = 0.0
+    related: tuple[Related, ...] = ()
 
     def count(self, status: str) -> int:
         return sum(1 for each in self.files if each.status == status)

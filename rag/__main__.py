@@ -222,7 +222,8 @@ def _plain(result: dict[str, Any]) -> str:
 def _place(each: dict[str, Any]) -> str:
     page = f", p. {each['page']}" if each["page"] is not None else ""
     section = f" ({each['section']})" if each["section"] else ""
-    return f"{each['document']}{page}{section}"
+    older = f" [older version; newer: {each['newer']}]" if each.get("newer") else ""
+    return f"{each['document']}{page}{section}{older}"
 
 
 def _replay(chosen: argparse.Namespace, settings: Settings) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from ingest.editions import VERSION, YEAR, age
 from ingest.sentences import is_row
 from ingest.types import Passage
 from rag.cite import align
@@ -24,9 +25,6 @@ from rag.write import quoted
 LEAST_SHARED = 3  # ordinary words that both say; with fewer nobody can tell what they are about
 MOST_NAMES = 4  # words of one name: "Dr Anna Maria Berg"
 ENUMERATOR = re.compile(r"^\s*(?:\d{1,2}[.)]|[-•*])\s+")
-YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
-VERSION = re.compile(r"(?<![a-z])(?:v|version|rev|revision|ed|edition)[ ._-]*(\d+(?:\.\d+)*)", re.IGNORECASE)
-OLD = re.compile(r"(?<![a-z])(?:old|outdated|obsolete|superseded|archived?|former|previous|alt|veraltet)(?![a-z])", re.IGNORECASE)
 # What may stand before a name that is the sentence's fact: "is led by Anna Berg"; a name elsewhere is what the sentence is about.
 BEFORE_NAME = re.compile(r"(?:\b(?:is|are|was|were|be|by|called|named|ist|sind|war|von|heißt)|:)\s*(?:(?:the|der|die)\s+)?$", re.IGNORECASE)
 # What may stand before a date with a year that is the sentence's fact, and not the time that it speaks of.
@@ -181,24 +179,15 @@ def _cells(row: str) -> list[str]:
 
 def note(mine: Passage, theirs: Passage) -> str:
     """What to tell the reader: that the sources differ, and which is newer where that can be told."""
-    for ours, other in zip(_ages(mine), _ages(theirs), strict=True):
+    for ours, other in zip(_age(mine), _age(theirs), strict=True):
         if ours and other and ours != other:
             new, old = (mine, theirs) if ours > other else (theirs, mine)
             return f"The sources differ. {_dated(new)} is newer than {_dated(old)}."
     return f"The sources differ, and nothing says which is newer: {_dated(mine)} and {_dated(theirs)}."
 
 
-def _ages(passage: Passage) -> tuple[list[int], ...]:
-    """What says how new a document is, the most telling first, each empty or greater for newer: the last year in its name or title,
-    its version's number, a word that says that it is out of date, its own date."""
-    name = f"{passage.document} {passage.title}"
-    version = VERSION.search(name)
-    return (
-        [max(map(int, YEAR.findall(name)))] if YEAR.search(name) else [],
-        [int(part) for part in version[1].split(".")] if version else [],
-        [0 if OLD.search(name) else 1],
-        [int(part) for part in (passage.date or "").split("-") if part.isdigit()],
-    )
+def _age(passage: Passage) -> tuple[list[int], ...]:
+    return age(passage.document, passage.title, passage.date)
 
 
 def _dated(passage: Passage) -> str:

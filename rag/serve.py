@@ -224,7 +224,7 @@ class Engine:
     def documents(self, collection: str, user: str) -> list[dict[str, Any]]:
         with self.held.use(collection) as index:
             shown = visible(user, index)
-            return [_listed(each) for each in index.catalog.documents() if each.id in shown or each.status == "failed"]
+            return [_listed(each, index, shown) for each in index.catalog.documents() if each.id in shown or each.status == "failed"]
 
     def suggestions(self, collection: str, user: str) -> list[str]:
         with self.held.use(collection) as index:
@@ -328,12 +328,15 @@ def _original(document: Document) -> Path:
     return document.absolute
 
 
-def _listed(document: Document) -> dict[str, Any]:
+def _listed(document: Document, index: Index, shown: frozenset[int]) -> dict[str, Any]:
     fields = {
         each.name: getattr(document, each.name)
         for each in dataclasses.fields(document)
         if each.name not in ("absolute", "mtime_ns")
     }
+    edition = index.catalog.editions().get(document.id)
+    if edition is not None and edition.other in shown:
+        fields["related"] = {"kind": edition.kind, "other": index.catalog.document(edition.other).document}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
 

@@ -30,7 +30,7 @@ class Hit:
         p = self.passage
         return {
             "document": p.document, "page": p.page, "section": p.section, "score": round(self.score, 6), "text": p.text,
-            "title": p.title, "date": p.date, "start": p.start, "end": p.end,
+            "title": p.title, "date": p.date, "newer": p.newer, "start": p.start, "end": p.end,
             "document_id": p.document_id, "passage_id": p.id, "found_by": self.found_by, "also": [each.location for each in self.also],
         }
 
@@ -61,7 +61,7 @@ class Citation:
         return {
             "n": self.n, "document": p.document, "page": p.page, "section": p.section, "quote": self.quote,
             "start": self.start, "end": self.end,
-            "title": p.title, "date": p.date, "document_id": p.document_id, "passage_id": p.id,
+            "title": p.title, "date": p.date, "newer": p.newer, "document_id": p.document_id, "passage_id": p.id,
         }
 
 

@@ -18,6 +18,10 @@ QUESTIONS = ("how many days of leave", "who pays for travel", "parental leave pa
 class Folder:
     """Files under `root`, indexed under `settings.index`. `reader.read` and `embedder.embedded` show what work was done."""
 
+    KEPT = frozenset(  # what a finished run leaves in a collection's folder
+        ("CURRENT", "LOCK", "embeddings.sqlite", "embeddings.sqlite-wal", "embeddings.sqlite-shm", "versions", "REFRESHED.json")
+    )
+
     def __init__(self, place: Path, **settings: Any) -> None:
         self.root = place / "docs"
         self.root.mkdir(parents=True, exist_ok=True)
@@ -51,8 +55,7 @@ class Folder:
     def litter(self) -> list[str]:
         """Files of the collection that no finished run leaves behind."""
         root = self.settings.index / "default"
-        expected = {"CURRENT", "LOCK", "embeddings.sqlite", "embeddings.sqlite-wal", "embeddings.sqlite-shm", "versions", "REFRESHED.json"}
-        left = [each.name for each in root.iterdir() if each.name not in expected]
+        left = [each.name for each in root.iterdir() if each.name not in self.KEPT]
         return left + [each.name for each in (root / "versions").iterdir() if not each.name.startswith("v")]
 
 

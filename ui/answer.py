@@ -26,7 +26,8 @@ RUNNING = ("queued", "searching", "reading", "writing")
 def where(passage: dict[str, Any]) -> str:
     """ "handbook.pdf, p. 4 · Leave › Annual leave · 2025-03-04"."""
     place = passage["document"] if passage.get("page") is None else f"{passage['document']}, p. {passage['page']}"
-    return " · ".join(each for each in (place, passage.get("section") or "", passage.get("date") or "") if each)
+    older = f"older version; newer: {passage['newer']}" if passage.get("newer") else ""
+    return " · ".join(each for each in (place, passage.get("section") or "", passage.get("date") or "", older) if each)
 
 
 def drawn(

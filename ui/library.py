@@ -15,6 +15,7 @@ from ui import parts, upload
 ROWS = 20  # documents on one page of the list; each costs the web process about a millisecond a click
 NAMES_SHOWN = 200  # of files in the report of a refresh; the rest is counted
 COLLECTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+SLOW_S = 0.1  # seconds of one file from which they are shown
 UPLOADS = "uploads"  # the source of documents that came through the browser
 BUSY = ("waiting", "running")  # states of a refresh that is not over
 CHANGES = (("added", "Added"), ("changed", "Changed"), ("moved", "Moved"), ("removed", "Removed"), ("failed", "Not read"))
@@ -201,6 +202,7 @@ def _files(files: list[dict[str, Any]], running: bool = False) -> None:
                 parts.count(each["passages"], "passage") if each.get("passages") else "",
                 parts.count(each["tables"], "table") if each.get("tables") else "",
                 parts.count(each["ocr_pages"], "scanned page") if each.get("ocr_pages") else "",
+                f"{each['seconds']:.1f} s" if each.get("seconds", 0) >= SLOW_S else "",
                 *each.get("warnings", ()),
             )
             if fact
@@ -230,13 +232,26 @@ def _report(report: dict[str, Any], job: dict[str, Any]) -> None:
     )
     changed = [each for each in files if each.get("status") != "unchanged"]
     warnings = report.get("warnings") or []
-    if not changed and not warnings:
+    related = report.get("related") or []
+    if not changed and not warnings and not related:
         parts.quiet(line)
         return
     with st.expander(parts.plain(line), icon=":material/history:", key="last-refresh"):
         for each in warnings:
             parts.notice(str(each))
         _files(changed)
+        if related:
+            rows = "".join(
+                f'<li><span class="fn-name">{parts.escape(each["document"])}</span>'
+                f'<span class="fn-quiet">{parts.escape(_relation(each["kind"], each["other"]))}</span></li>'
+                for each in related[:NAMES_SHOWN]
+            )
+            rest = f'<p class="fn-quiet">and {len(related) - NAMES_SHOWN:,} more</p>' if len(related) > NAMES_SHOWN else ""
+            parts.show(f'<h3>Older versions and near-duplicates</h3><ul class="fn-files">{rows}</ul>{rest}')
+
+
+def _relation(kind: str, other: str) -> str:
+    return f"older version; newer: {other}" if kind == "older" else f"nearly the same as {other}"
 
 
 def _count(report: dict[str, Any], files: list[dict[str, Any]], status: str) -> int:
@@ -317,6 +332,7 @@ def _facts(document: dict[str, Any]) -> str:
     return " · ".join(
         fact
         for fact in (
+            {"older": "older version", "alike": "near-duplicate"}.get((document.get("related") or {}).get("kind", ""), ""),
             parts.count(len(warnings), "remark") if warnings else "",
             parts.count(int(document["pages"]), "page")
             if document.get("pages") and document.get("kind") in ("pdf", "pptx")
@@ -338,12 +354,17 @@ def _detail(collection: str, document: dict[str, Any]) -> None:
         "Date in the document": document.get("date") or "none stated",
         "Pages": str(document.get("pages") or ""),
         "Passages": f"{int(document.get('passages') or 0):,}",
+        "Tables": str(document.get("tables") or ""),
+        "Scanned pages": str(document.get("ocr_pages") or ""),
         "Size": f"{int(document.get('size') or 0) / 1000:,.0f} kB",
         "Added": parts.ago(document.get("added", "")),
         "Source": document.get("source", ""),
     }
     rows = "".join(f"<dt>{name}</dt><dd>{parts.escape(value)}</dd>" for name, value in facts.items() if value)
     parts.show(f'<dl class="fn-list">{rows}</dl>')
+    if related := document.get("related"):
+        said = _relation(related["kind"], related["other"])
+        parts.notice(said[0].upper() + said[1:], kind="done")
     for warning in document.get("warnings") or ():
         parts.notice(warning)
     uploaded = document.get("source") == UPLOADS
