@@ -75,15 +75,30 @@ class Answerer:
     wording: Wording | None = None
 
     def search(
-        self, question: str, index: Index, *, history: Sequence[Turn] = (), document: str | None = None, user: str = LOCAL,
+        self,
+        question: str,
+        index: Index,
+        *,
+        history: Sequence[Turn] = (),
+        document: str | None = None,
+        user: str = LOCAL,
         keep: int | None = None,
     ) -> list[Hit]:
         """The passages that an answer would be written from, best first. Raises UsageError, UnknownUser."""
         return self._hits(condense(_checked(question), history), index, document, user, keep)
 
     def answer(
-        self, question: str, index: Index, *, history: Sequence[Turn] = (), document: str | None = None, user: str = LOCAL,
-        keep: int | None = None, emit: Emit = _silent, should_stop: Callable[[], bool] = _never, conversation: str = "",
+        self,
+        question: str,
+        index: Index,
+        *,
+        history: Sequence[Turn] = (),
+        document: str | None = None,
+        user: str = LOCAL,
+        keep: int | None = None,
+        emit: Emit = _silent,
+        should_stop: Callable[[], bool] = _never,
+        conversation: str = "",
     ) -> Answer:
         """Answer `question` from `index`; `emit` hears of stages, sources and sentences as they come.
 
@@ -174,7 +189,8 @@ class Answerer:
                 raise UsageError(
                     f"No document matches {document!r}.", "Names are paths as the library page shows them; * matches any part."
                 )
-        return retrieve(searched, index, self.embedder, keep or self.settings.keep_passages, allowed, self.settings.pool_passages)
+        keep, pool = keep or self.settings.keep_passages, self.settings.pool_passages
+        return retrieve(searched, index, self.embedder, keep, allowed, pool, self.reader)
 
 
 class _Clock:
@@ -203,7 +219,10 @@ def _checked(question: str) -> str:
 
 def _told(sentence: Sentence) -> dict[str, Any]:
     return {
-        "event": "sentence", "text": sentence.text, "how": sentence.how, "key": sentence.key,
+        "event": "sentence",
+        "text": sentence.text,
+        "how": sentence.how,
+        "key": sentence.key,
         "citations": [each.as_json() for each in sentence.citations],
     }
 

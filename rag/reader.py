@@ -69,9 +69,7 @@ class SpanModel(nn.Module):  # type: ignore[misc]  # torch is not followed
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(batch, tokens) integers → (batch, tokens, 2) logits."""
-        hidden = self.body(
-            input_ids=input_ids, token_type_ids=token_type_ids, attention_mask=attention_mask
-        ).last_hidden_state
+        hidden = self.body(input_ids=input_ids, token_type_ids=token_type_ids, attention_mask=attention_mask).last_hidden_state
         logits: Tensor = self.head(hidden)
         return logits
 
@@ -205,6 +203,9 @@ class Reader:
         self.model.load_state_dict(weights, strict=True)
         self.model.eval()
         self.half = half_precision()
+        # What it read last: retrieval asks for the same passages as the evidence does, a moment before.
+        self._question = ""
+        self._read: dict[str, list[tuple[Window, np.ndarray]]] = {}
 
     @staticmethod
     def _about(folder: Path) -> dict[str, Any]:
@@ -220,18 +221,20 @@ class Reader:
             raise ModelMissing(f"{weights} is absent or not the file reader.json names.", cure)
         return about
 
-    def read(
-        self, question: str, texts: Sequence[str], sentences: Sequence[Sequence[tuple[int, int]]] | None = None
-    ) -> list[Reading]:
+    def read(self, question: str, texts: Sequence[str], sentences: Sequence[Sequence[tuple[int, int]]] | None = None) -> list[Reading]:
         """One Reading a text, in order. `sentences`: for each text the character spans to score apart."""
+        if question != self._question:
+            self._question, self._read = question, {}
         asked = self.windows.question_ids(question)
-        windows = [window for number, text in enumerate(texts) for window in self.windows.over(number, asked, text)]
+        new = [text for text in dict.fromkeys(texts) if text not in self._read]
+        windows = [window for number, text in enumerate(new) for window in self.windows.over(number, asked, text)]
         logits = self._logits(windows)
-        readings = []
-        for number, text in enumerate(texts):
-            mine = [(window, array) for window, array in zip(windows, logits, strict=True) if window.text == number]
-            readings.append(self._reading(mine, len(text), sentences[number] if sentences is not None else ()))
-        return readings
+        for number, text in enumerate(new):
+            self._read[text] = [(window, array) for window, array in zip(windows, logits, strict=True) if window.text == number]
+        return [
+            self._reading(self._read[text], len(text), sentences[number] if sentences is not None else ())
+            for number, text in enumerate(texts)
+        ]
 
     def probability(self, margin: float) -> float:
         """Span score less null score → the chance that the passage answers, as fitted on held-out documents."""
@@ -253,9 +256,7 @@ class Reader:
                 found[number] = out[row, : len(windows[number].ids)]
         return [found[number] for number in range(len(windows))]
 
-    def _reading(
-        self, windows: Sequence[tuple[Window, np.ndarray]], length: int, sentences: Sequence[tuple[int, int]]
-    ) -> Reading:
+    def _reading(self, windows: Sequence[tuple[Window, np.ndarray]], length: int, sentences: Sequence[tuple[int, int]]) -> Reading:
         # The passage as a whole fails to answer only as far as its most hopeful window does.
         null = min(float(array[0].sum()) for _, array in windows)
         best, start, end = -1e9, 0, 0

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config import ROOT
 from ingest.catalog import Document
 from ingest.types import Passage
-from rag.retrieve import fold, fuse, named, retrieve
+from rag.reader import Reader
+from rag.retrieve import fold, fuse, named, reread, retrieve
 from rag.types import Hit
 from rag.visible import LOCAL, visible
 from tests.folder import Folder
@@ -89,6 +92,30 @@ def test_a_name_without_a_year_is_a_subject_and_a_year_alone_no_name() -> None:
     assert named("What changed in 2025?", documents) == set()
     assert named("What did the 2023 travel policy say about taxis?", documents) == {1}
     assert named("What is in the travel policies of 2023 and 2025?", documents) == {1, 2}
+
+
+def test_the_reader_lifts_the_passage_that_answers(tmp_path: Path) -> None:
+    """Two sections on the same subject with the same words: the one that says how much goes first, with the reader that ships."""
+    folder = Folder(tmp_path)
+    folder.write("a.md", "Days of leave: an intern asks the team lead for days of leave in writing.")
+    folder.write("b.md", "Interns get 12 days of leave.")
+    folder.refresh()
+    index = folder.open()
+    reader = Reader(ROOT / "models" / "reader", 1)
+    question = "How many days of leave does an intern get?"
+    try:
+        allowed = visible(LOCAL, index)
+        without = retrieve(question, index, folder.embedder, 5, allowed)
+        without.sort(key=lambda hit: hit.passage.document)
+        hits = [replace(each, score=0.8 - 0.005 * at) for at, each in enumerate(without)]
+        found = reread(question, hits, reader)
+        assert [each.passage.document for each in found] == ["b.md", "a.md"]
+        assert 0.7 < found[1].score < found[0].score < 0.85
+        far = [replace(each, score=0.8 - 0.2 * at) for at, each in enumerate(without)]
+        assert [each.passage.document for each in reread(question, far, reader)] == ["a.md", "b.md"]  # it has a word, not the last one
+        assert reread(question, [], reader) == []
+    finally:
+        index.close()
 
 
 def test_nothing_outside_the_documents_allowed_is_found(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def cases(
     for number, each in enumerate(questions, 1):
         say(f"{collection}: question {number}")
         allowed = everything & frozenset(index.catalog.match(each.document)) if each.document else everything
-        hits = retrieve(each.question, index, embedder, keep, allowed)
+        hits = retrieve(each.question, index, embedder, keep, allowed, reader=reader)
         found.append(case(each, collection, hits, embedder, reader))
     return found
 

@@ -49,13 +49,13 @@ def asked(
     for number, each in enumerate(questions, 1):
         say(f"question {number} of {len(questions)}")
         allowed = everything & frozenset(index.catalog.match(each.document)) if each.document else everything
-        hits = retrieve(each.question, index, embedder, keep, allowed)
+        hits = retrieve(each.question, index, embedder, keep, allowed, reader=reader)
         found.append(Asked(half(each), each.answerable, evidence(each.question, hits, embedder, reader, weights).probability))
         if not each.gold:
             continue
         names = {gold.document for gold in each.gold}
         without = allowed - {one.id for one in index.catalog.documents() if one.document in names}
-        hits = retrieve(each.question, index, embedder, keep, without)
+        hits = retrieve(each.question, index, embedder, keep, without, reader=reader)
         if not any(contains(hit.passage.text, each.answers) for hit in hits):  # another document may say it too
             found.append(Asked(half(each), False, evidence(each.question, hits, embedder, reader, weights).probability))
     return found
