@@ -13,6 +13,7 @@ import random
 import re
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -99,7 +100,7 @@ def _repacked(body: bytes, chance: random.Random, other: bytes) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
             members = {each.filename: archive.read(each) for each in archive.infolist()}
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, OSError):
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, EOFError, KeyError, RuntimeError, zlib.error):  # damaged already
         return _spliced(body, chance, other)
     name = chance.choice([each for each, content in members.items() if content] or list(members))
     if chance.random() < 0.1:

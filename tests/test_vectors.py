@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from errors import IndexDamaged
-from ingest.vectors import Floats, Vectors, load, save
+from ingest.vectors import EXACT_ROWS, Floats, Vectors, load, save
 
 
 def unit(count: int, width: int = 8, seed: int = 0) -> Floats:
@@ -22,9 +22,7 @@ def test_search_is_what_sorting_all_cosines_gives(count: int, keep: int, allowed
     """With and without a filter; numbers that do not exist are no passages."""
     rows, ids = unit(count), numpy.arange(count, dtype=numpy.int64) * 3
     question = unit(1, seed=9)[0]
-    cosines = sorted(
-        ((int(number), float(row @ question)) for number, row in zip(ids, rows, strict=True)), key=lambda each: -each[1]
-    )
+    cosines = sorted(((int(number), float(row @ question)) for number, row in zip(ids, rows, strict=True)), key=lambda each: -each[1])
     wanted = [number for number, _ in cosines if not filtered or number in allowed][:keep]
     found = Vectors(ids, rows).search(question, keep, sorted(allowed) if filtered else None)
     assert [number for number, _ in found] == wanted
@@ -77,3 +75,25 @@ def test_similarities_are_the_cosines_of_the_passages_named() -> None:
     assert list(found) == [0, 6, 12]
     assert all(abs(found[number] - float(rows[number // 3] @ question)) < 1e-6 for number in found)
     assert Vectors(ids, rows).similarities(question, []) == {}
+
+
+def test_a_large_collection_finds_what_comparing_every_vector_finds() -> None:
+    """Beyond EXACT_ROWS the search is by bytes first: with any filter, the ten best are the ten best, with their exact cosines."""
+    chance = numpy.random.default_rng(1)
+    topics = unit(50, 64, seed=2)
+    rows = topics[chance.integers(0, 50, EXACT_ROWS + 5_000)] + 0.08 * chance.normal(size=(EXACT_ROWS + 5_000, 64)).astype(numpy.float32)
+    rows /= numpy.linalg.norm(rows, axis=1, keepdims=True)
+    ids = numpy.arange(len(rows), dtype=numpy.int64) * 2
+    index = Vectors(ids, rows)
+    missed = 0
+    for share in (None, 0.5, 0.02, 0.0003):
+        allowed = ids if share is None else ids[chance.random(len(ids)) < share]
+        for question in rows[chance.integers(0, len(rows), 10)]:
+            cosines = rows[allowed // 2] @ question
+            best = numpy.argsort(-cosines, kind="stable")[:10]
+            found = index.search(question, 10, None if share is None else allowed)
+            missed += len(set(allowed[best].tolist()) - {number for number, _ in found})
+            assert len(found) == min(10, len(allowed)) and {number for number, _ in found} <= set(allowed.tolist())
+            assert all(abs(score - float(rows[number // 2] @ question)) < 1e-6 for number, score in found)
+            assert found == sorted(found, key=lambda each: (-each[1], each[0]))
+    assert missed == 0
