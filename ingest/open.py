@@ -8,6 +8,7 @@ from pathlib import Path
 
 from errors import IndexDamaged, IndexMismatch, IndexMissing
 from ingest.catalog import Catalog
+from ingest.embed import model_of
 from ingest.publish import Lease, Manifest, Version, collection_folder, collections, current, faults, read_version, versions
 from ingest.vectors import Vectors
 
@@ -69,7 +70,8 @@ def _open(version: Version, embedder_name: str | None, check: bool, warnings: tu
     if embedder_name is not None and manifest.embedder != embedder_name:
         raise IndexMismatch(
             f"The collection {manifest.collection!r} was built with {manifest.embedder}, but the settings name {embedder_name}.",
-            f"Run: python -m ingest --collection {manifest.collection} --force",
+            f"Run: python -m ingest --collection {manifest.collection}"
+            + ("" if model_of(manifest.embedder) == model_of(embedder_name) else " --force"),
         )
     lease = Lease(version)
     try:

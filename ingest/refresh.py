@@ -29,7 +29,7 @@ from ingest.catalog import Catalog, Document, Draft, DraftPassage
 from ingest.chunk import RULES, chunk_document
 from ingest.editions import RULES as EDITION_RULES
 from ingest.editions import Edition
-from ingest.embed import WINDOW_TEXTS, EmbedderLike, EmbeddingCache, Tokens, embedder_name
+from ingest.embed import WINDOW_TEXTS, EmbedderLike, EmbeddingCache, Tokens, embedder_name, in_batches, model_of
 from ingest.report import forget, keep
 from ingest.scan import Changes, Scan, compare, fits, scan
 from ingest.types import FileReport, Heading, Page, ParsedDocument, ParseFailure, Related, Report, SourceFile, Table
@@ -191,7 +191,7 @@ class _Refresh:
         else:
             name = self._embedder_name()
             rules = f"{RULES}/{self.settings.passage_tokens}/{name}"
-        if version and version.manifest.embedder != name and not force:
+        if version and model_of(version.manifest.embedder) != model_of(name) and not force:
             raise IndexMismatch(
                 f"The collection {self.collection!r} was built with {version.manifest.embedder}, but the settings name {name}.",
                 f"Run: python -m ingest --collection {self.collection} --force",
@@ -686,11 +686,10 @@ class _Embedding:
         try:
             self._embedder = self._embedder or self._load()
             while (some := self._queue.get()) is not None:
-                some.sort(key=lambda each: len(each[1]))
-                for start in range(0, len(some), 64):
+                for places in in_batches([text for _, text in some]):
                     if self._stopped.is_set():
                         return
-                    part = some[start : start + 64]
+                    part = [some[at] for at in places]
                     vectors = self._embedder.passages([text for _, text in part])
                     cache.put({key: vector for (key, _), vector in zip(part, vectors, strict=True)})
                     self._done += len(part)

@@ -2,7 +2,8 @@
 
 A file is somebody else's data and a parser is a million lines of C: neither may harm the process that asks. Parsers are
 loaded once in a fork server (`ingest/parse/server.py`), which starts with the first file; its children have no network,
-an empty working folder and a time and a resident memory limit kept by this side, and are replaced after some files.
+an empty working folder and limits of time and resident memory kept by this side, and are replaced after some files. Time is the
+child's processor time, so that a busy machine fails no good file; a child that waits for nothing is ended by the wall clock.
 Messages are JSON in frames of known length; nothing a child sends is executed or unpickled.
 """
 
@@ -41,6 +42,7 @@ WATCH_S = 0.1  # between two looks at memory and time; memory grows by about 1 G
 START_S = 120.0  # for the fork server to load the parsers on a busy machine
 RENDER_S = 20.0  # for one page picture
 MB_A_STEP, S_A_STEP = 10, 10  # ten more seconds for each ten megabytes of a file
+WALL_TIMES = 8  # a file's limit of processor time, as wall time: a busy machine gives a child an eighth of a core at worst
 MAX_ASKED_S = 900.0  # most extra time one file may ask for (scanned pages)
 MAX_FRAME = 1_000_000_000  # bytes of one message; 20 million characters take a tenth
 
@@ -308,6 +310,7 @@ class _Child:
         self._busy = False
         self._born = time.monotonic()
         self._started = 0.0
+        self._worked_before = 0.0  # seconds of processor time when the work in hand began
         self._limit = 0.0
         self._asked = 0.0
         self._looked = 0.0
@@ -340,12 +343,16 @@ class _Child:
         self.files += 1
         self._busy = True
         self._asked = 0.0
-        self._started = time.monotonic()
+        self._begin()
         data = json.dumps(body).encode()
         try:
             self.socket.sendall(len(data).to_bytes(8, "big") + data)
         except OSError:
             self._ended = True
+
+    def _begin(self) -> None:
+        self._started = time.monotonic()
+        self._worked_before = self._worked()
 
     def receive(self) -> None:
         """Takes what has arrived; never blocks longer than one read of what is there."""
@@ -376,7 +383,7 @@ class _Child:
                     self._process = psutil.Process(int(message["pid"]))
                     self._first_mb = self._resident()
                 if self._busy:
-                    self._started = time.monotonic()  # loading the parsers is not the file's time
+                    self._begin()  # loading the parsers is not the file's time
             elif "seconds" in message and "ask" in message:
                 more = min(float(message["seconds"]), MAX_ASKED_S - self._asked)
                 self._asked += max(more, 0.0)
@@ -450,12 +457,23 @@ class _Child:
                 f"It needed more than {self._settings.parse_memory_mb:,} MB of memory.",
                 "Split it, or raise parse_memory_mb.",
             )
-        if seconds > self._limit + self._asked:
+        limit = self._limit + self._asked
+        if seconds > limit and (self._worked() - self._worked_before > limit or seconds > WALL_TIMES * limit):
             self.kill()
-            return ParseFailure(
-                "timed_out", f"It took longer than {self._limit + self._asked:.0f} s.", "Split it, or raise parse_timeout_s."
-            )
+            return ParseFailure("timed_out", f"It took longer than {limit:.0f} s.", "Split it, or raise parse_timeout_s.")
         return None
+
+    def _worked(self) -> float:
+        """Seconds of processor time of the child and of the converters it has started."""
+        if self._process is None:
+            return 0.0
+        total = 0.0
+        with contextlib.suppress(psutil.Error):
+            total = sum(self._process.cpu_times()[:4])  # of itself and of children that have ended
+            for helper in self._process.children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    total += sum(helper.cpu_times()[:2])
+        return total
 
     def _resident(self) -> float:
         """Resident megabytes of the child and of the converters it has started."""

@@ -1,13 +1,14 @@
 """Embedding: unit vectors from the bundled model; texts already seen cost nothing."""
 
+import itertools
 from pathlib import Path
 
 import numpy
 import pytest
 
 import config
-from errors import ModelMissing
-from ingest.embed import Embedder, EmbeddingCache, Tokens, embedder_name
+from errors import ModelMissing, UsageError
+from ingest.embed import PATHS, Embedder, EmbeddingCache, Tokens, embedder_name, in_batches, model_of
 
 TEXTS = ["", "Hello", "What is the parental leave policy for part-time employees? " * 60, "我们有二十天假期 😀 naïve"]
 
@@ -48,6 +49,38 @@ def test_tokens_are_counted_where_they_start() -> None:
 def test_the_name_says_model_and_weights() -> None:
     """An index built with other weights is refused by this name."""
     assert embedder_name(config.Settings()) == "all-MiniLM-L6-v2:53aa5117"
+
+
+def test_the_name_says_how_vectors_are_made() -> None:
+    """Exact vectors keep the name they had; others carry their mark, and both are known to be one model."""
+    exact, other = (embedder_name(config.Settings(embedding=each)) for each in PATHS)
+    assert other == f"{exact}+bf16" and model_of(exact) == model_of(other) == exact
+    with pytest.raises(UsageError, match="exact, bf16"):
+        embedder_name(config.Settings(embedding="int1"))
+
+
+@pytest.mark.real
+def test_fast_vectors_are_unit_and_near_the_exact_ones(embedder: Embedder) -> None:
+    """What the setting costs: less than a thousandth of a cosine; on a processor without bf16 it is refused with the cure."""
+    try:
+        fast = Embedder(config.Settings(embedding="bf16"))
+    except UsageError as error:
+        assert "exact" in error.cure
+        return
+    vectors = fast.passages(TEXTS)
+    assert fast.name == f"{embedder.name}+bf16" and vectors.dtype == numpy.float32
+    assert numpy.abs(numpy.linalg.norm(vectors, axis=1) - 1).max() < 1e-5
+    assert (vectors * embedder.passages(TEXTS)).sum(axis=1).min() > 0.999
+    assert numpy.abs(vectors - embedder.passages(TEXTS)).max() > 1e-6  # it does something
+
+
+def test_texts_of_like_length_are_embedded_together() -> None:
+    """Every text once; no batch holds a text that is longer than one of a later batch."""
+    texts = ["word " * (number * 37 % 100) for number in range(200)]
+    batches = list(in_batches(texts))
+    assert sorted(at for batch in batches for at in batch) == list(range(200))
+    longest = [[len(texts[at]) for at in batch] for batch in batches]
+    assert all(max(before) <= min(after) for before, after in itertools.pairwise(longest))
 
 
 def test_a_folder_without_weights_is_said_to_be_missing(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 import dataclasses
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from errors import IndexMismatch, IndexMissing, PruneRefused, UsageError
 from ingest import publish, uploads
@@ -188,6 +190,32 @@ def test_another_embedder_needs_force_and_then_all_is_embedded_anew(folder: Fold
         folder.refresh()
     folder.refresh(force=True)
     assert len(folder.embedder.embedded) == 8 and folder.open().manifest.embedder == "other:1"
+
+
+def test_another_way_to_run_the_model_embeds_all_anew_and_mixes_nothing(folder: Folder) -> None:
+    """The setting changes from exact to another path: no file is read and no --force is asked, and no vector of before is left."""
+
+    class Fast(WordEmbedder):
+        name = "words:1+bf16"
+
+        def passages(self, texts: Sequence[str]) -> NDArray[numpy.float32]:
+            return -super().passages(texts)
+
+    folder.embedder = Fast()
+    with pytest.raises(IndexMismatch, match=r"(?s)words:1\+bf16.*(?<!--force)$"):
+        folder.open()
+    folder.refresh()
+    index = folder.open()
+    texts = [passage.text for passage in index.catalog.passages([int(each) for each in index.vectors.ids])]
+    assert len(folder.embedder.embedded) == 8 == len(texts) and folder.reader.read == []
+    assert (index.vectors.vectors[:, 0] < 0).all()
+    assert index.manifest.embedder == "words:1+bf16"
+    index.close()
+    folder.embedder = WordEmbedder()
+    folder.refresh()
+    index = folder.open()
+    assert index.manifest.embedder == "words:1" and folder.embedder.embedded == []  # the cache still has those of before
+    index.close()
 
 
 def test_another_passage_size_cuts_anew_without_reading(folder: Folder) -> None:

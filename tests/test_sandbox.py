@@ -113,6 +113,35 @@ def test_a_file_that_takes_too_long_is_given_up_and_the_rest_is_read(tmp_path: P
     assert all(isinstance(result, ParsedDocument) for result in results.values())
 
 
+def _stopped_child(of: Sandbox, tmp_path: Path) -> tuple[Iterator[tuple[SourceFile, object, float]], psutil.Process]:
+    """A run over two files: the first is read, the child that will read the second is stopped, as if others had all the cores."""
+    first, second = written(tmp_path, "first.md", "The first file."), written(tmp_path, "second.md", "The second file.")
+    results = iter(of.parse_all([first, second]))
+    assert isinstance(next(results)[1], ParsedDocument)
+    (server,) = (each for each in psutil.Process().children() if "ingest.parse.server" in " ".join(each.cmdline()) and each.children())
+    (child,) = server.children()
+    child.suspend()
+    return results, child
+
+
+def test_a_child_that_gets_no_processor_fails_no_good_file(tmp_path: Path) -> None:
+    """A nightly run beside other work once reported good files as too slow: the limit is of the child's own time."""
+    with Sandbox(Settings(parse_timeout_s=1), jobs=1) as waiting:
+        results, child = _stopped_child(waiting, tmp_path)
+        threading.Timer(3.0, child.resume).start()
+        ((_, second, seconds),) = results
+    assert isinstance(second, ParsedDocument) and seconds > 2
+
+
+@pytest.mark.slow
+def test_a_child_that_does_nothing_for_ever_is_ended_by_the_clock(tmp_path: Path) -> None:
+    """Waiting costs no processor time, so the wall has a limit too, a generous one."""
+    with Sandbox(Settings(parse_timeout_s=1), jobs=1) as waiting:
+        results, _ = _stopped_child(waiting, tmp_path)
+        ((_, failure, seconds),) = results
+    assert isinstance(failure, ParseFailure) and failure.kind == "timed_out" and seconds > 5
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not ocr_available(), reason="rapidocr-onnxruntime is not installed")
 def test_text_is_kept_where_reading_the_pictures_breaks_off(tmp_path: Path) -> None:
