@@ -158,7 +158,7 @@ def _results(
         from rag.answer import Answerer, open_reader
 
         if verb == "search":
-            answerer = Answerer(settings, embedder)
+            answerer = Answerer(settings, embedder, None, None, *open_reader(settings))
             for question, history, document in asked:
                 hits = answerer.search(question, index, history=history, document=document, user=chosen.user)
                 yield {"passages": [each.as_json() for each in hits]}

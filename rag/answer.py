@@ -23,7 +23,7 @@ from rag.retrieve import retrieve
 from rag.threshold import threshold
 from rag.types import Answer, Hit, Prompt, Sentence, Turn
 from rag.visible import LOCAL, visible
-from rag.write import Writing, undecided, write
+from rag.write import Writing, promising, undecided, write
 
 if TYPE_CHECKING:
     from ingest.embed import EmbedderLike
@@ -125,22 +125,21 @@ class Answerer:
         found = evidence(searched, hits, self.embedder, self.reader, weights)
         clock.lap("evidence")
         shown: list[Sentence] = []
-        differ = ""
+        differ, notes = "", list[str]()
         made: Prompt | None = None
         spent = self.model.usage()
         if found.enough and not should_stop():
             room = self.model.context_tokens - self.settings.answer_tokens
-            asked_about = hits if self.model.level != "verbatim" else undecided(found, hits)
+            asked_about = undecided(found, hits) if self.model.level == "verbatim" else promising(found, hits)
             wording = self.wording or live(self.settings.home)
             made = prompt(searched, asked_about, self.model.chat, room, wording) if asked_about else None
-            kept = found
-            if made is not None and self.model.level != "verbatim":  # the rest of the passages did not fit
-                kept = dataclasses.replace(found, candidates=tuple(each for each in found.candidates if each.number <= len(made.hits)))
+            if made is not None and self.model.level != "verbatim" and len(made.hits) < len(asked_about):
+                notes.append(f"Only {len(made.hits)} of {len(asked_about)} passages fit into the model's window.")
             clock.lap("prompt")
             emit({"event": "stage", "stage": "writing"})
-            if kept.candidates:
+            if found.candidates:
                 writing = Writing(
-                    searched, tuple(hits), made, kept, self.model.level, self.settings.answer_sentences, self.settings.answer_tokens
+                    searched, tuple(hits), made, found, self.model.level, self.settings.answer_sentences, self.settings.answer_tokens
                 )
                 for sentence in write(writing, self.model, should_stop):
                     if not shown:
@@ -171,7 +170,7 @@ class Answerer:
             currency=self.settings.currency,
             question=searched,
             stopped=stopped,
-            notes=(*([differ] if differ else []), *(_notes(hits, made) if self.model.level != "verbatim" else ())),
+            notes=(*([differ] if differ else []), *notes),
         )
         if self.records is not None:
             made_with = MadeWith(
@@ -229,9 +228,3 @@ def _told(sentence: Sentence) -> dict[str, Any]:
 
 def _text(sentences: Sequence[Sentence]) -> str:
     return " ".join(f"{each.text} " + "".join(f"[{number}]" for number in dict.fromkeys(c.n for c in each.citations)) for each in sentences)
-
-
-def _notes(hits: Sequence[Hit], made: Prompt | None) -> tuple[str, ...]:
-    if made is not None and len(made.hits) < len(hits):
-        return (f"Only {len(made.hits)} of {len(hits)} passages fit into the model's window.",)
-    return ()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 UNDECIDED = 0.5  # log-odds within which candidates are as good as equal, and the model's opinion is asked
 WEIGHED = 4  # sentences that the model weighs; each costs one short reading
 OPINION = 1.0  # weight of the model's mean log-probability beside the evidence's log-odds; see docs/decisions.md
+MODEL_PASSAGES = 3  # that a model reads before it writes; with five the adapter refused what it answers from one
 NEXT_MARGIN = 0.8  # log-odds by which a second quote may fall behind the first
 ROW_MARGIN = 0.3  # the same for a second row of a table: rows resemble each other, and mostly one is meant
 OFF_TOPIC_MARGIN = 1.0  # log-odds by which a written sentence's source may fall behind the best candidate
@@ -37,8 +38,8 @@ FAILURES = 2  # sentences in a row that may fail before the model is stopped: it
 class Writing:
     """What one answer may be written from and how far it may go.
 
-    `hits` are all passages, numbered from 1 as sources and candidates are. `prompt` is what the model reads: the first of them, or
-    at the level verbatim those of the candidates it is to weigh, None where there is nothing to weigh.
+    `hits` are all passages, numbered from 1 as sources and candidates are. `prompt` is what the model reads of them: the promising
+    ones, or at the level verbatim those of the candidates it is to weigh, None where there is nothing to weigh.
     """
 
     question: str
@@ -63,6 +64,13 @@ def undecided(evidence: Evidence, hits: Sequence[Hit]) -> list[Hit]:
     near = _near(evidence)
     numbers = sorted({each.number for each in near}) if len(near) > 1 else []
     return [hits[number - 1] for number in numbers]
+
+
+def promising(evidence: Evidence, hits: Sequence[Hit]) -> list[Hit]:
+    """The passages a model is to write from: those that hold a sentence good enough to be shown, at most MODEL_PASSAGES."""
+    best = evidence.candidates[0].score
+    good = [each.number for each in evidence.candidates if each.score >= best - OFF_TOPIC_MARGIN]
+    return [hits[number - 1] for number in sorted(list(dict.fromkeys(good))[:MODEL_PASSAGES])]
 
 
 def _near(evidence: Evidence) -> list[Candidate]:
@@ -130,7 +138,7 @@ def _with_antecedent(candidate: Candidate, hit: Hit) -> tuple[int, int]:
 def _written(writing: Writing, model: Model, should_stop: Callable[[], bool]) -> Iterator[Sentence]:
     if writing.prompt is None:
         raise TypeError("a model that writes needs a prompt")
-    hits, shown, failed = writing.prompt.hits, 0, 0
+    hits, shown, failed = writing.hits, 0, 0
     worth = {(each.number, each.start): each.score for each in writing.evidence.candidates}
     best = writing.evidence.candidates[0].score
     said: set[str] = set()
