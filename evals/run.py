@@ -93,12 +93,13 @@ def score(question: Question, answer: Answer, units: Units, slack: int, index: I
         "found": answer.found, "answer": shown, "gold": list(question.answers),
         "short": next((each.key for each in answer.sentences if each.key), ""),
         "how": [each.how for each in answer.sentences],
+        "sentences": [each.text for each in answer.sentences],
         "citations": [
             {
-                "document": each.passage.document, "page": each.passage.page, "start": each.start, "end": each.end,
+                "sentence": number, "document": each.passage.document, "page": each.passage.page, "start": each.start, "end": each.end,
                 "quote": each.quote,
             }
-            for each in answer.citations
+            for number, sentence in enumerate(answer.sentences) for each in sentence.citations
         ],
         "quotes_wrong": wrong_quotes(answer, index),
     }

@@ -17,11 +17,13 @@ import torch
 import config
 from config import ROOT, Settings
 from errors import ModelMissing, UsageError
+from ingest.types import Passage
 from rag.cite import support
 from rag.engine import adapter_file, files, open_model
 from rag.engine.files import ModelFile
 from rag.engine.model import LanguageModel
 from rag.prompt import NOT_FOUND, prompt
+from rag.types import Hit
 from tests.towns import triples
 from tune.adapter import export, loss, put_on, train
 from tune.data import Triple
@@ -234,3 +236,35 @@ def test_the_adapter_that_ships_is_small_and_says_how_it_was_made() -> None:
     assert field is not None
     training = json.loads(field.contents())
     assert training["base_sha256"] == files.BUNDLED_SHA256
+
+
+@pytest.mark.skipif(not SHIPPED.is_file(), reason="no adapter ships with this version")
+def test_the_adapter_that_ships_answers_in_a_sentence_of_the_source_where_the_bare_model_rambles(
+    settings: Settings, model: LanguageModel
+) -> None:
+    """What is written passes the check and holds the fact; asked what the source does not say, it says so."""
+    text = (
+        "The canteen in Leith opens at half past eleven. Visitors pay 9 pounds for lunch, staff pay 4 pounds. "
+        "Bicycles are kept in the yard behind the workshop, and the gate is locked at eight in the evening."
+    )
+    hits = [Hit(Passage(1, "house.md", 1, "House rules", None, "", text, 0, len(text)), 1.0, "both")]
+    wearing = LanguageModel(settings, file=files.bundled(), adapter=SHIPPED)
+
+    def told(by: LanguageModel, question: str) -> str:
+        return "".join(by.generate(prompt(question, hits, by.chat, 900).tokens, max_tokens=60, should_stop=lambda: False)).strip()
+
+    try:
+        right = 0
+        for question, fact in (
+            ("When does the canteen open?", "half past eleven"), ("What do visitors pay for lunch?", "9 pounds"),
+            ("When is the gate locked?", "eight in the evening"), ("Where are bicycles kept?", "behind the workshop"),
+        ):  # fmt: skip
+            answer = told(wearing, question)
+            assert answer == NOT_FOUND or support(answer, [text], "compressed") is not None, answer
+            right += fact in answer
+        assert right >= 3  # it refuses too often, see its card
+        assert told(wearing, "Who was the first king of Norway?") == NOT_FOUND
+        bare = [told(model, "Where are bicycles kept?"), told(model, "Who was the first king of Norway?")]
+        assert any(support(each, [text], "compressed") is None and each != NOT_FOUND for each in bare)
+    finally:
+        wearing.close()

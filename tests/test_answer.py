@@ -69,6 +69,16 @@ def test_an_invented_sentence_gives_way_to_a_quote(settings: config.Settings, in
     assert "180" in answer.text and "250" not in answer.text
 
 
+def test_a_model_that_writes_reads_only_passages_with_a_good_sentence(settings: config.Settings, index: Index) -> None:
+    """Every passage it reads costs seconds and can mislead it; what it says may still be found in any of them."""
+    model = ScriptedModel("In Paris, the hotel limit is 180 euros a night.", "free")
+    answer = Answerer(settings, WordEmbedder(), model).answer("What is the hotel limit in Paris?", index)
+
+    assert answer.found and len(answer.hits) > 1
+    assert "The hotel limit in Paris is 180 euros" in model.prompts[-1] and "annual leave" not in model.prompts[-1]
+    assert answer.hits[answer.citations[0].n - 1].passage.document.endswith("travel.md")
+
+
 def test_rambling_is_stopped(settings: config.Settings, index: Index) -> None:
     """Seen with the bundled model: "1. 2. 3. 4. …". Two failures in a row end it; the quote is shown."""
     model = ScriptedModel("Bananas are yellow fruit. " * 40)

@@ -1,0 +1,99 @@
+"""The audit: by plain words, does each shown sentence stand in the span it cites; what it cannot say goes to a person."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from errors import UsageError
+from evals.__main__ import main
+from evals.audit import FALSE, READ, ROW, SAME, audit, read_sheet, sample, text, verdict, write_sheet
+from tests.folder import Folder
+
+PAGE = """Employees get 25 days of leave a year, unless a contract says otherwise.
+
+| Grade | Allowance |
+| --- | --- |
+| B | 140 |
+"""
+FULL = "Employees get 25 days of leave a year, unless a contract says otherwise."
+
+
+def judged(sentence: str, quote: str) -> str:
+    start = PAGE.index(quote)
+    cited = {"sentence": 0, "document": "leave.md", "page": None, "start": start, "end": start + len(quote), "quote": quote}
+    return verdict(sentence, [cited], lambda document, page: PAGE)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "quote", "expected"),
+    [
+        (FULL, FULL, SAME),
+        ("Employees get 25 days of leave a year.", FULL, READ),  # the condition is gone
+        ("Employees get 25 days, unless a contract says otherwise.", FULL, SAME),
+        ("Employees get 30 days of leave a year, unless a contract says otherwise.", FULL, FALSE),
+        ("Staff receive 25 days of leave a year, unless a contract says otherwise.", FULL, READ),
+        ("Grade: B; Allowance: 140", "| B | 140 |", ROW),
+        ("Grade: C; Allowance: 140", "| B | 140 |", READ),
+        ("Grade: B; Allowance: 150", "| B | 140 |", FALSE),
+    ],
+)
+def test_words_alone_tell_what_is_supported_and_what_a_person_must_read(sentence: str, quote: str, expected: str) -> None:
+    assert judged(sentence, quote) == expected
+
+
+def test_a_citation_of_other_text_than_is_stored_is_false() -> None:
+    """However well the sentence fits its quote, the quote must stand there."""
+    cited = {"sentence": 0, "document": "leave.md", "page": None, "start": 3, "end": 3 + len(FULL), "quote": FULL}
+    assert verdict(FULL, [cited], lambda document, page: PAGE) == FALSE
+    assert verdict(FULL, [], lambda document, page: PAGE) == FALSE
+
+    def gone(document: str, page: int | None) -> str:
+        raise KeyError(document)
+
+    assert verdict(FULL, [{**cited, "start": 0}], gone) == FALSE
+
+
+def result(sentence: str) -> dict[str, Any]:
+    cited = {"sentence": 0, "document": "leave.md", "page": None, "start": 0, "end": len(FULL), "quote": FULL}
+    row = {"id": "1", "question": "How many days?", "sentences": [sentence], "how": ["quoted"], "citations": [cited]}
+    return {"name": "leave", "rows": [row]}
+
+
+def test_a_sheet_goes_to_a_person_and_comes_back(tmp_path: Path) -> None:
+    """With what needs reading first; a "no" is counted and shown."""
+    rows = [*audit(result(FULL), lambda *_: PAGE), *audit(result("Staff get 25 days."), lambda *_: PAGE)]
+    assert [each.code for each in sample(rows, 2, 0)] == [READ, SAME]
+    sheet = tmp_path / "sheet.csv"
+    write_sheet(sheet, sample(rows, 2, 0))
+    with sheet.open(encoding="utf-8-sig", newline="") as stream:
+        lines = list(csv.DictReader(stream))
+    lines[0]["supported"], lines[1]["supported"] = "No", "yes"
+    with sheet.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, lines[0].keys())
+        writer.writeheader()
+        writer.writerows(lines)
+    told = text(read_sheet(sheet))
+    assert "| leave | 2 | 1 | 0 | 1 | 0 | 2 | 1 |" in told and "Staff get 25 days." in told
+    assert main(["audit", str(sheet)]) == 1
+    sheet.write_text(sheet.read_text().replace("No", "maybe"))
+    with pytest.raises(UsageError, match="maybe"):
+        read_sheet(sheet)
+    with pytest.raises(UsageError, match="earlier version"):
+        list(audit({"name": "old", "rows": [{"id": "1", "how": [], "citations": []}]}, lambda *_: PAGE))
+
+
+def test_the_command_reads_the_stored_text_of_the_collection(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A kept result, checked against a real index; one that quotes other words fails the command."""
+    folder = Folder(tmp_path)
+    folder.write("leave.md", FULL)
+    folder.refresh()
+    for sentence, code in ((FULL, 0), ("Employees get 26 days of leave a year.", 1)):
+        kept = tmp_path / "kept.json"
+        kept.write_text(json.dumps({"format": 1, "kind": "run", "collection": "default", **result(sentence)}))
+        assert main(["audit", str(kept), "--index", str(folder.settings.index), "--sheet", str(tmp_path / "s.csv")]) == code
+        assert (FALSE in capsys.readouterr().out.splitlines()[0]) and len(read_sheet(tmp_path / "s.csv")) == 1
