@@ -1,4 +1,7 @@
-"""`python -m evals`: retrieval, run, compare, ladder, prompts, make, feedback. Tables and JSON on stdout, progress and errors on stderr."""
+"""`python -m evals`: retrieval, run, follow, compare, ladder, prompts, make, feedback.
+
+Tables and JSON on stdout, progress and errors on stderr.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,8 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     found = _command(commands, "retrieval", _retrieval, "how well the passages that answer are found")
     answered = _command(commands, "run", _run, "how good whole answers are, through the code that people are served by")
-    for each in (found, answered):
+    followed = _command(commands, "follow", _follow, "how well follow-ups are understood: what they ask for is found")
+    for each in (found, answered, followed):
         each.add_argument("questions", type=Path, metavar="QUESTIONS.jsonl", help="questions with known answers")
         _asking(each)
         each.add_argument("--half", choices=HALVES, default="all", help="questions to choose with, to report on, or all")
@@ -89,6 +93,9 @@ def parser() -> argparse.ArgumentParser:
     judged.add_argument("--collection", metavar="NAME", help="collection whose answers were judged")
     return top
 
+    made.add_argument(
+        "--conversations", type=Path, metavar="FILE", help="make follow-ups of this set's questions instead; needs no index"
+    )
 
 def _asking(command: argparse.ArgumentParser) -> None:
     """Options that say what is asked, of what, and where the result goes."""
@@ -160,6 +167,28 @@ def _run(chosen: argparse.Namespace) -> None:
     from rag.prompt import live
 
     questions, unit = _questions(chosen)
+def _follow(chosen: argparse.Namespace) -> None:
+    from evals.follow import follow
+    from evals.prepare import opened, place
+    from evals.results import save
+    from ingest.embed import REMEMBERED, Embedder
+    from rag.answer import Answerer, open_reader
+
+    questions, unit = _questions(chosen)
+    settings, collection = place(config.load(), chosen.docs, chosen.index, chosen.collection)
+    embedder = Embedder(settings, REMEMBERED)
+    with opened(settings, collection, chosen.docs, embedder) as index:
+        answerer = Answerer(settings, embedder, None, None, *open_reader(settings))
+        found = follow(questions, index, answerer, unit=unit, slack=chosen.page_slack)
+        body = {
+            "collection": collection, "index_version": index.version, "embedder": embedder.name, "half": chosen.half,
+            "summary": _plain(found.summary()), "rows": found.details(),
+        }
+    path = save("follow", collection, body, settings, chosen.results)
+    print(json.dumps(body["summary"], indent=1) if chosen.json else found.text())
+    print(f"Kept in {path}", file=sys.stderr)
+
+
     with _answerer(chosen) as (answerer, index, collection):
         rows = run(questions, index, answerer, unit=unit, slack=chosen.page_slack, say=_say)
         scores = summary(rows)
@@ -320,10 +349,16 @@ def _feedback(chosen: argparse.Namespace) -> None:
     from evals.make import write
     from records import Records
 
+    from evals.conversations import conversations
     settings = config.load(collection=chosen.collection)
     if chosen.output.exists():
         raise UsageError(f"{chosen.output} is already there.", "Name another file, or remove it: it may hold what somebody reviewed.")
     with Records(settings.records) as records:
+    if chosen.conversations:
+        questions = conversations(read(chosen.conversations), chosen.count, chosen.seed)
+        write(chosen.output, questions)
+        print(f"{len(questions)} follow-ups in {len({each['conversation'] for each in questions})} conversations: {chosen.output}")
+        return
         lines = feedback(records, settings.collection)
     write(chosen.output, lines)
     waiting = sum(bool(each.get("review")) for each in lines)

@@ -38,6 +38,8 @@ class Question:
     history: tuple[tuple[str, str], ...] = ()  # (role, content)
     document: str | None = None  # a glob: asked of these documents only
     related: str = ""  # document an unanswerable question is about, for the halves
+    conversation: str = ""  # of a follow-up: the halves go by it
+    rewrite: str = ""  # of a follow-up: the same question, asked so that it stands alone
 
 
 def read(path: Path, where: Sequence[str] = ()) -> list[Question]:
@@ -83,8 +85,8 @@ def half(questions: Iterable[Question], which: str) -> list[Question]:
 
 
 def half_of(question: Question) -> str:
-    """"tune" or "report". Questions about no document go by their id."""
-    name = question.gold[0].document if question.gold else question.related or question.id
+    """"tune" or "report". Questions about no document go by their id, those of one conversation by its name."""
+    name = question.conversation or (question.gold[0].document if question.gold else question.related or question.id)
     return "tune" if hashlib.sha256(name.encode()).digest()[0] % 2 == 0 else "report"
 
 
@@ -124,4 +126,6 @@ def _question(fields: dict[str, Any], fallback: str) -> Question:
         history=tuple((str(each["role"]), str(each["content"])) for each in fields.get("history") or ()),
         document=None if scope is None else str(scope),
         related=str(fields.get("related_doc") or ""),
+        conversation=str(fields.get("conversation") or ""),
+        rewrite=str(fields.get("rewrite") or ""),
     )
