@@ -254,7 +254,8 @@ class Catalog:
             )
         return self._search(
             "SELECT rowid, rank FROM words WHERE words MATCH ? AND rank MATCH ? "
-            "AND rowid IN (SELECT id FROM passages WHERE document_id IN (SELECT value FROM json_each(?))) "
+            # asked of each row found, best first; "rowid IN" would have SQLite search the words once for each passage allowed
+            "AND (SELECT document_id FROM passages WHERE id = words.rowid) IN (SELECT value FROM json_each(?)) "
             "ORDER BY rank, rowid LIMIT ?",
             (query, rank, json.dumps(sorted(document_ids)), keep),
         )
