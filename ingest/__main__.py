@@ -38,6 +38,7 @@ SHOWN_FAILURES = 20  # on a terminal; --json has all
 WATCH_QUIET_S = 2.0  # a folder must be quiet this long before it is read
 WATCH_POLL_S = 5.0  # how often to look where the system does not report changes
 INTERRUPTED = 130
+NICE = 10  # how much a refresh gives way to questions (POSIX niceness): a ninth of a core where both want all of it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words = options.words
         if words and words[0] in NAMES:
             return _command(words[0], words[1:], options, settings)
+        _give_way()
         if options.watch:
             return _watch(options, settings)
         return _ingest(options, settings)
@@ -124,6 +126,16 @@ def _folders(options: argparse.Namespace) -> list[tuple[str, Path]]:
             raise UsageError(f"{options.source!r} cannot be the name of a source.", "Use a word without slashes.")
         return [(options.source, folders[0])]
     return [(folder.name or "root", folder) for folder in folders]
+
+
+def _give_way() -> None:
+    """Questions come first. Linux shares cores by session before it looks at processes, so a session of our own steps back whole."""
+    os.setpriority(os.PRIO_PROCESS, 0, max(NICE, os.getpriority(os.PRIO_PROCESS, 0)))
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY))
+    except OSError:  # started by the engine, cron or systemd; in a terminal the session is the person's
+        with contextlib.suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(NICE), encoding="ascii")
 
 
 def _ingest(options: argparse.Namespace, settings: Settings) -> int:

@@ -6,7 +6,7 @@ of the time and a quarter of the memory. The vectors themselves stay on disk, ma
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +131,12 @@ class Vectors:
         there = self.ids[rows] == wanted
         cosines = self.vectors[rows[there]] @ numpy.asarray(vector, dtype=numpy.float32)
         return {int(number): float(cosine) for number, cosine in zip(wanted[there], cosines, strict=True)}
+
+
+def exact(vectors: Floats) -> Callable[[Floats, int], object]:
+    """faiss' plain exact index over `vectors`, searched for (d,) and a count: what the bench compares with."""
+    import faiss
+
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(numpy.ascontiguousarray(vectors))
+    return lambda vector, keep: index.search(vector.reshape(1, -1), keep)

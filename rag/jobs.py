@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import secrets
 import subprocess
 import sys
@@ -22,7 +21,6 @@ from config import ROOT, Settings
 from ingest.report import last
 from rag.place import environment
 
-NICER = 5  # how much a refresh gives way to questions (POSIX niceness)
 LISTED_FILES = 20_000  # files that the library page is told about
 LAST_LINES = 20  # of what ingest said, kept for the log when it fails without a report
 
@@ -170,10 +168,6 @@ class Jobs:
         )
         with self._lock:
             self._processes[job.id] = process
-        try:
-            os.setpriority(os.PRIO_PROCESS, process.pid, NICER)
-        except OSError:
-            log.warning("the refresh runs with the engine's own priority")
         said: deque[str] = deque(maxlen=LAST_LINES)
         listening = threading.Thread(target=self._listen, args=(job, process.stderr, said), daemon=True)
         listening.start()

@@ -58,6 +58,7 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     purpose, scratch = sys.argv[2], Path(sys.argv[3])
     _no_network()
+    _give_way()
     if purpose == "render":
         from ingest.parse import render  # noqa: F401
     else:
@@ -97,6 +98,14 @@ def _freeze() -> None:
     """What is loaded by now stays shared between the children."""
     gc.collect()
     gc.freeze()
+
+
+def _give_way() -> None:
+    """This session of its own is as nice as the process that started it: Linux shares cores by session first."""
+    with contextlib.suppress(OSError):
+        nice = os.getpriority(os.PRIO_PROCESS, 0)
+        if nice > 0:
+            Path("/proc/self/autogroup").write_text(str(nice), encoding="ascii")
 
 
 def _alive(pid: int) -> bool:
