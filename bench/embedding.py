@@ -19,7 +19,7 @@ from evals.questions import read, spread
 from evals.retrieval import retrieval
 from evals.units import kind_of
 from ingest.embed import EXACT, PATHS, Embedder, in_batches
-from rag.answer import Answerer
+from rag.answer import Answerer, open_reader
 
 if TYPE_CHECKING:
     import numpy
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from bench.sets import QuestionSet
 
-PASSAGES = 1000  # of each set, whole documents spread over it
+PASSAGES = 300  # of each set, whole documents spread over it; five turns of each way take some minutes
 SCORE = "nDCG@10"
 LOOP = "document by document"
 
@@ -122,7 +122,8 @@ def _score(bench: Bench, each: QuestionSet, embedder: Embedder) -> float:
     path = embedder.name.partition("+")[2]
     collection = f"{each.name}-{path}" if path else each.name
     with opened(bench.settings, collection, each.docs, embedder) as index:
-        scores = retrieval(questions, index, Answerer(bench.settings, embedder), unit=kind_of(questions))
+        answerer = Answerer(bench.settings, embedder, None, None, *open_reader(bench.settings))
+        scores = retrieval(questions, index, answerer, unit=kind_of(questions))
     values = scores.values("footnote", SCORE)
     return sum(values) / len(values) if values else 0.0
 

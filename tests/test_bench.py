@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
+from reportlab.pdfgen import canvas
 
+import config
 from bench.__main__ import main, parser
 from bench.machine import machine
-from bench.measures import MEASURES
+from bench.measures import MEASURES, Bench
+from bench.reading import reading
 from bench.sets import question_sets
 from bench.timing import timing
 from errors import UsageError
+
+if TYPE_CHECKING:
+    from ingest.embed import Embedder
 
 
 def lay_out(folder: Path, name: str) -> Path:
@@ -58,6 +66,28 @@ def test_the_machine_is_described_without_its_name() -> None:
     text = json.dumps(machine())
     assert socket.gethostname() not in text and str(Path.home()) not in text
     assert machine()["cores"] >= 1
+
+
+@pytest.mark.slow
+def test_reading_is_measured_on_the_same_files_by_every_reader(tmp_path: Path) -> None:
+    """Pages, words of the good text and times of three readers; a set without PDF files has no row."""
+    sources = tmp_path / "parsing" / "pdf" / "sources"
+    sources.mkdir(parents=True)
+    (tmp_path / "parsing" / "pdf" / "groundtruth").mkdir()
+    pdf = canvas.Canvas(str(sources / "one.pdf"))
+    for text in ("Staff get twenty days.", "Book early."):
+        pdf.drawString(60, 700, text)
+        pdf.showPage()
+    pdf.save()
+    (tmp_path / "parsing" / "pdf" / "groundtruth" / "one.md").write_text("# Staff get twenty days.\n\nBook early. Seldom.\n")
+    lay_out(tmp_path, "notes")
+    sets = tuple(question_sets(tmp_path))
+    settings = dataclasses.replace(config.Settings(), index=tmp_path / "indexes", home=tmp_path / "home")
+    measured = reading(Bench(sets, settings, cast("Embedder", None), folder=tmp_path))
+    assert [(row[0], row[1], row[2], row[-1]) for row in measured.rows] == [
+        ("parsing", reader, 2, "6 of 7") for reader in ("footnote", "pypdf loop", "footnote, children")
+    ]
+    assert all(measured.body["parsing"][reader]["wall"]["n"] == 5 for reader in ("footnote", "pypdf loop"))
 
 
 def test_an_unknown_measure_is_refused_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,7 @@ DOORS = {
     "sqlite3": ("ingest/catalog.py", "ingest/embed.py", "ingest/uploads.py", "ingest/refresh.py", "records/"),
     "pypdf": ("ingest/parse/", "bench/reading.py"),  # the latter measures it as a peer
     **dict.fromkeys(
-        ( "pypdfium2", "unstructured", "spacy", "oxmsg", "olefile", "openpyxl", "xlrd", "docx", "pptx", "lxml", "bs4",
+        ("pypdfium2", "unstructured", "spacy", "oxmsg", "olefile", "openpyxl", "xlrd", "docx", "pptx", "lxml", "bs4",
          "pypandoc", "markdown_it", "rapidocr_onnxruntime", "onnxruntime", "cv2", "PIL"),
         ("ingest/parse/",),
     ),
