@@ -1,4 +1,4 @@
-"""`python -m evals`: retrieval, run, follow, compare, ladder, prompts, make, feedback.
+"""`python -m evals`: retrieval, run, follow, audit, compare, ladder, prompts, make, feedback.
 
 Tables and JSON on stdout, progress and errors on stderr.
 """
@@ -80,6 +80,12 @@ def parser() -> argparse.ArgumentParser:
     compared.add_argument("before", type=Path, metavar="A.json", help="the earlier result")
     compared.add_argument("after", type=Path, metavar="B.json", help="the later result")
     compared.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    audited = _command(commands, "audit", _audit, "whether each shown sentence is supported by the span it cites: by code, and a sheet")
+    audited.add_argument("results", type=Path, nargs="+", metavar="RESULT.json", help="kept results of `run`, or one filled sheet (.csv)")
+    audited.add_argument("--index", type=Path, metavar="DIR", help="folder of indexes that the answers came from")
+    audited.add_argument("--sheet", type=Path, metavar="FILE.csv", help="write sentences beside their sources for a person to judge")
+    audited.add_argument("--sample", type=_positive, default=300, metavar="N", help="sentences of the sheet (default: %(default)s)")
+    audited.add_argument("--seed", type=int, default=0, metavar="N", help="another draw of the same size (default: %(default)s)")
     made = _command(commands, "make", _make, "a question set from indexed documents")
     made.add_argument("output", type=Path, metavar="QUESTIONS.jsonl", help="file to write")
     made.add_argument("--index", type=Path, metavar="DIR", help="folder of indexes")
@@ -87,15 +93,15 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--count", type=_positive, default=200, metavar="N", help="questions with an answer (default: %(default)s)")
     made.add_argument("--unanswerable", type=float, default=0.25, metavar="SHARE", help="as many without (default: %(default)s)")
     made.add_argument("--foreign", metavar="NAME", help="collection to take those from (default: asked of other documents)")
+    made.add_argument(
+        "--conversations", type=Path, metavar="FILE", help="make follow-ups of this set's questions instead; needs no index"
+    )
     made.add_argument("--seed", type=int, default=0, metavar="N", help="another draw of the same size (default: %(default)s)")
     judged = _command(commands, "feedback", _feedback, "a question set from people's thumbs")
     judged.add_argument("output", type=Path, metavar="OUT.jsonl", help="file to write")
     judged.add_argument("--collection", metavar="NAME", help="collection whose answers were judged")
     return top
 
-    made.add_argument(
-        "--conversations", type=Path, metavar="FILE", help="make follow-ups of this set's questions instead; needs no index"
-    )
 
 def _asking(command: argparse.ArgumentParser) -> None:
     """Options that say what is asked, of what, and where the result goes."""
@@ -142,14 +148,14 @@ def _retrieval(chosen: argparse.Namespace) -> None:
     from evals.results import save
     from evals.retrieval import retrieval
     from ingest.embed import REMEMBERED, Embedder
-    from rag.answer import Answerer
+    from rag.answer import Answerer, open_reader
 
     questions, unit = _questions(chosen)
     settings, collection = place(config.load(), chosen.docs, chosen.index, chosen.collection)
     embedder = Embedder(settings, REMEMBERED)
     with opened(settings, collection, chosen.docs, embedder) as index:
         scores = retrieval(
-            questions, index, Answerer(settings, embedder), unit=unit, slack=chosen.page_slack,
+            questions, index, Answerer(settings, embedder, None, None, *open_reader(settings)), unit=unit, slack=chosen.page_slack,
             baseline_cache=settings.home / "evals" / "baseline" if chosen.baseline else None,
         )
         body = {
@@ -161,12 +167,6 @@ def _retrieval(chosen: argparse.Namespace) -> None:
     print(f"Kept in {path}", file=sys.stderr)
 
 
-def _run(chosen: argparse.Namespace) -> None:
-    from evals.results import peak_memory_mb, save
-    from evals.run import run, summary, text
-    from rag.prompt import live
-
-    questions, unit = _questions(chosen)
 def _follow(chosen: argparse.Namespace) -> None:
     from evals.follow import follow
     from evals.prepare import opened, place
@@ -189,6 +189,12 @@ def _follow(chosen: argparse.Namespace) -> None:
     print(f"Kept in {path}", file=sys.stderr)
 
 
+def _run(chosen: argparse.Namespace) -> None:
+    from evals.results import peak_memory_mb, save
+    from evals.run import run, summary, text
+    from rag.prompt import live
+
+    questions, unit = _questions(chosen)
     with _answerer(chosen) as (answerer, index, collection):
         rows = run(questions, index, answerer, unit=unit, slack=chosen.page_slack, say=_say)
         scores = summary(rows)
@@ -315,11 +321,44 @@ def _compare(chosen: argparse.Namespace) -> None:
     print(json.dumps(_plain(difference), indent=1, ensure_ascii=False) if chosen.json else text(difference))
 
 
+def _audit(chosen: argparse.Namespace) -> int:
+    from contextlib import closing
+
+    from evals.audit import FALSE, NO, audit, read_sheet, sample, text, write_sheet
+    from evals.results import load
+    from ingest.open import open_index
+
+    if [each.suffix for each in chosen.results] == [".csv"]:
+        rows = read_sheet(chosen.results[0])
+    else:
+        rows = []
+        for path in chosen.results:
+            result = load(path)
+            with closing(open_index(chosen.index or config.load().index, result["collection"])) as index:
+                numbers = {each.document: each.id for each in index.catalog.documents()}
+
+                def page_text(document: str, page: int | None, index: Index = index, numbers: dict[str, int] = numbers) -> str:
+                    return str(index.catalog.page(numbers[document], page).text)
+
+                rows += audit(result, page_text)
+        if chosen.sheet:
+            write_sheet(chosen.sheet, sample(rows, chosen.sample, chosen.seed))
+            print(f"Write yes or no in the column supported of {chosen.sheet}, then: python -m evals audit {chosen.sheet}", file=sys.stderr)
+    print(text(rows))
+    return int(any(each.code == FALSE or each.supported == NO for each in rows))
+
+
 def _make(chosen: argparse.Namespace) -> None:
+    from evals.conversations import conversations
     from evals.make import make, write
     from evals.prepare import opened
     from ingest.embed import REMEMBERED, Embedder
 
+    if chosen.conversations:
+        questions = conversations(read(chosen.conversations), chosen.count, chosen.seed)
+        write(chosen.output, questions)
+        print(f"{len(questions)} follow-ups in {len({each['conversation'] for each in questions})} conversations: {chosen.output}")
+        return
     settings = config.load(index=chosen.index, collection=chosen.collection)
     embedder = Embedder(settings, REMEMBERED)
     with opened(settings, settings.collection, None, embedder) as index:
@@ -349,16 +388,10 @@ def _feedback(chosen: argparse.Namespace) -> None:
     from evals.make import write
     from records import Records
 
-    from evals.conversations import conversations
     settings = config.load(collection=chosen.collection)
     if chosen.output.exists():
         raise UsageError(f"{chosen.output} is already there.", "Name another file, or remove it: it may hold what somebody reviewed.")
     with Records(settings.records) as records:
-    if chosen.conversations:
-        questions = conversations(read(chosen.conversations), chosen.count, chosen.seed)
-        write(chosen.output, questions)
-        print(f"{len(questions)} follow-ups in {len({each['conversation'] for each in questions})} conversations: {chosen.output}")
-        return
         lines = feedback(records, settings.collection)
     write(chosen.output, lines)
     waiting = sum(bool(each.get("review")) for each in lines)
