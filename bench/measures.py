@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from config import ROOT, Settings
 from errors import FootnoteError
 from evals.metrics import RANKED
 from evals.prepare import opened
-from evals.questions import Question, read, spread
+from evals.questions import Question, half_of, read, spread
 from evals.units import kind_of
 
 if TYPE_CHECKING:
@@ -33,6 +34,12 @@ if TYPE_CHECKING:
 REPEATS = 5
 CHANGED_SHARE = 0.01  # of a set's files, for the refresh after a change
 TYPICAL_QUESTIONS = 20  # asked of each set for the time to the first sentence
+OFF_TOPIC = ROOT / "evals" / "off_topic.jsonl"
+ANSWERED = (
+    "questions", "citations", "quotes_wrong", "contains", "short_f1", "cited_gold", "number_right", "number_wrong", "refused_wrongly",
+    "refused_rightly",
+)  # of each set's answers
+ANSWER_SLACK = 1  # pages either side of the gold one: where a page is counted from differs
 TEXT_SUFFIXES = (".md", ".txt", ".html", ".csv", ".rst")  # a line can be added to these without breaking them
 COMMAND_S = 3600  # longest a command may take
 
@@ -115,8 +122,9 @@ def retrieval(bench: Bench) -> Measured:
     return Measured("Retrieval", ("set", "unit", "system", *RANKED), tuple(rows), body)
 
 
-def quotes(bench: Bench) -> Measured:
-    """Every answer to every question: no quote differs from the stored text at its offsets."""
+def answers(bench: Bench) -> Measured:
+    """Every answer to every question: no quote differs from the stored text, and what the answers are worth, also on the half of the
+    documents that nothing was chosen with. Each set is asked our own off-topic questions, too."""
     from evals.run import run, summary
     from rag.answer import Answerer, open_reader
     from rag.engine import open_model
@@ -125,31 +133,38 @@ def quotes(bench: Bench) -> Measured:
     body = {}
     model = open_model(bench.settings, say=bench.say)
     reader = open_reader(bench.settings)
+    nonsense = spread(read(OFF_TOPIC), bench.limit)
     try:
         for each in bench.sets:
             with opened(bench.settings, each.name, each.docs, bench.embedder) as index:
                 answerer = Answerer(bench.settings, bench.embedder, model, None, *reader)
-                said = run(
-                    _asked(bench, each), index, answerer, unit=_unit(each),
-                    say=lambda text, name=each.name: bench.say(f"{name}: {text}"),  # type: ignore[misc]
-                )
-            scores = summary(said)
-            shown = ("questions", "citations", "quotes_wrong", "contains", "cited_gold", "refused_wrongly", "refused_rightly")
-            rows.append((
-                each.name, *(scores[name] for name in shown), scores["first_sentence_s"]["p50"], scores["seconds"]["p95"],
-            ))
-            body[each.name] = {
-                name: value.as_json() if hasattr(value, "as_json") else value
-                for name, value in scores.items() if name != "refused_rightly_by_kind"
-            }
-            body[each.name]["wrong"] = [row for row in said if row["quotes_wrong"]]
+                asked, say = _asked(bench, each), partial(_about, bench, each.name)
+                said = run(asked, index, answerer, unit=_unit(each), slack=ANSWER_SLACK, say=say)
+                strange = run(nonsense, index, answerer, say=say)
+            held = {question.id for question in asked if half_of(question) == "report"}
+            refused = summary(strange)["refused_rightly"]
+            for label, some in ((each.name, said), (f"{each.name}, report half", [row for row in said if row["id"] in held])):
+                scores = summary(some)
+                rows.append((
+                    label, *(scores[name] for name in ANSWERED), refused, scores["first_sentence_s"]["p50"], scores["seconds"]["p95"],
+                ))
+                body[label] = {name: value.as_json() if hasattr(value, "as_json") else value for name, value in scores.items()}
+                by_kind = scores["refused_rightly_by_kind"]
+                body[label]["refused_rightly_by_kind"] = {kind: value.as_json() for kind, value in by_kind.items()}
+            body[each.name]["off_topic_refused"] = refused.as_json()
+            body[each.name]["wrong"] = [row for row in (*said, *strange) if row["quotes_wrong"]]
     finally:
         model.close()
     head = (
-        "set", "questions", "citations", "quotes that differ", "gold answer shown", "gold place cited", "wrongly refused",
-        "rightly refused", "first sentence p50, s", "answer p95, s",
+        "set", "questions", "citations", "quotes that differ", "gold answer shown", "short answer F1", "gold place cited (± 1 page)",
+        "amounts right", "amounts wrong", "wrongly refused", "rightly refused", "our off-topic refused", "first sentence p50, s",
+        "answer p95, s",
     )
     return Measured(f"Answers and quotes ({model.name})", head, tuple(rows), body)
+
+
+def _about(bench: Bench, name: str, text: str) -> None:
+    bench.say(f"{name}: {text}")
 
 
 def refreshing(bench: Bench) -> Measured:
@@ -254,9 +269,28 @@ def _embedding(bench: Bench) -> Measured:
     return embedding(bench)
 
 
+def _waiting(bench: Bench) -> Measured:
+    from bench.waiting import waiting
+
+    return waiting(bench)
+
+
+def _dense(bench: Bench) -> Measured:
+    from bench.million import dense
+
+    return dense(bench)
+
+
+def _million(bench: Bench) -> Measured:
+    from bench.million import million
+
+    return million(bench)
+
+
 MEASURES: dict[str, Callable[[Bench], Measured]] = {
     "parse": _reading, "embed": _embedding,
-    "index": completeness, "retrieval": retrieval, "quotes": quotes, "refresh": refreshing, "start": starting, "click": clicking,
+    "index": completeness, "retrieval": retrieval, "answers": answers, "refresh": refreshing, "start": starting, "click": clicking,
+    "waiting": _waiting, "dense": _dense, "million": _million,
 }
 
 
