@@ -14,6 +14,7 @@ from ingest.types import Related
 from rag.retrieve import retrieve
 from rag.visible import LOCAL, visible
 from tests.folder import Folder
+from ui.answer import where
 
 RULES = """# Travel policy {year}
 
@@ -68,6 +69,24 @@ def test_a_night_without_changes_says_it_in_json_only(folder: Folder) -> None:
     folder.refresh()
     report = folder.refresh()
     assert "older version" not in report_text(report, False) and len(report_json(report)["related"]) == 1
+
+
+def test_a_report_says_of_each_file_what_was_read(folder: Folder) -> None:
+    """Pages, passages and seconds of what was touched, and nothing of what was not; a line adds it up for a person."""
+    folder.write("two-pages.md", "# One\n\nThe first page.\fThe second page.")
+    report = folder.refresh()
+    (listed,) = [each for each in report_json(report)["files"] if each["document"] == "two-pages.md"]
+    assert (listed["status"], listed["pages"], listed["passages"], listed["tables"], listed["ocr_pages"]) == ("added", 2, 2, 0, 0)
+    assert listed["seconds"] >= 0 and listed["warnings"] == ()
+    assert "read     5 pages, 0 tables, 0 scanned pages; longest " in report_text(report, False)
+    assert report_json(folder.refresh())["files"] == []
+
+
+def test_the_label_stands_beside_the_place_on_screen() -> None:
+    """Where a source is named, an older version is called one."""
+    passage = {"document": "policy-2023.md", "page": None, "section": "Hotels", "date": None, "newer": "policy-2025.md"}
+    assert where(passage) == "policy-2023.md · Hotels · older version; newer: policy-2025.md"
+    assert where({**passage, "newer": ""}) == "policy-2023.md · Hotels"
 
 
 def test_the_newer_version_is_preferred_and_the_older_labelled(folder: Folder) -> None:
