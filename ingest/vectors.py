@@ -94,19 +94,13 @@ class Vectors:
             return []
         parameters = None
         if allowed_ids is not None:
-            rows = numpy.searchsorted(self.ids, numpy.asarray(allowed_ids, dtype=numpy.int64))
-            wanted = numpy.asarray(allowed_ids, dtype=numpy.int64)
-            inside = rows < total
-            rows, wanted = rows[inside], wanted[inside]
-            rows = rows[self.ids[rows] == wanted]
-            if not len(rows):
+            mask = numpy.isin(self.ids, numpy.asarray(allowed_ids, dtype=numpy.int64))
+            keep = min(keep, int(mask.sum()))
+            if not keep:
                 return []
-            mask = numpy.zeros(total, dtype=bool)
-            mask[rows] = True
             bits = numpy.packbits(mask, bitorder="little")
             selector = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
             parameters = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
-            keep = min(keep, len(rows))
         question = numpy.ascontiguousarray(vector, dtype=numpy.float32).reshape(1, -1)
         near = keep if self._exact else keep + max(keep, SPARE)
         scores, found = self._index.search(question, min(near, total), params=parameters)
