@@ -27,6 +27,8 @@ NUMBER = re.compile(
     re.IGNORECASE,
 )
 YEAR = re.compile(r"(?:FY\s?)?(?:19|20)\d\d")
+MONTHS = "January|February|March|April|May|June|July|August|September|October|November|December"
+DATE = re.compile(rf"\b(?:{MONTHS})\s+\d{{1,2}}(?:st|nd|rd|th)?\b(?!,\d{{3}})|\b\d{{1,2}}(?:st|nd|rd|th)?\s+(?:{MONTHS})\b")
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -75,9 +77,9 @@ def word_recall(shown: str, answers: Sequence[str]) -> float:
 
 
 def numbers(text: str) -> list[float]:
-    """The amounts in `text`: thousands separators gone, "million" multiplied out, (12) negative, years left out."""
+    """The amounts in `text`: thousands separators gone, "million" multiplied out, (12) negative, years and days of a date left out."""
     found = []
-    for match in NUMBER.finditer(text):
+    for match in NUMBER.finditer(DATE.sub(" ", text)):
         digits = match["digits"]
         if YEAR.fullmatch(digits) and not match["scale"]:
             continue

@@ -230,6 +230,7 @@ def test_wording_is_scored_as_squad_scores_it(shown: str, answers: list[str], ex
 def test_amounts_are_read_with_their_scale_and_sign() -> None:
     """Years are no amounts; brackets are a filing's minus."""
     assert metrics.numbers("In 2023 sales were $1,577.5 million, up 3%; the loss was (12).") == [1577.5e6, 3.0, -12.0]
+    assert metrics.numbers("From June 30, 2023 to 4 July, all 20 may be carried over, and from May 12,000 more.") == [20.0, 12000.0]
 
 
 @pytest.mark.parametrize(
