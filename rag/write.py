@@ -139,8 +139,6 @@ def _written(writing: Writing, model: Model, should_stop: Callable[[], bool]) ->
     if writing.prompt is None:
         raise TypeError("a model that writes needs a prompt")
     hits, shown, failed = writing.hits, 0, 0
-    worth = {(each.number, each.start): each.score for each in writing.evidence.candidates}
-    best = writing.evidence.candidates[0].score
     said: set[str] = set()
     for text in _ended(model.generate(writing.prompt.tokens, max_tokens=writing.most_tokens, should_stop=should_stop)):
         plain = strip_markers(text)
@@ -152,7 +150,7 @@ def _written(writing: Writing, model: Model, should_stop: Callable[[], bool]) ->
             failed += 1
         else:
             said.add(plain.casefold())
-            sentence = _checked(plain, hits, writing.level, worth, best)
+            sentence = _checked(plain, hits, writing.level, writing.evidence.candidates)
             failed = 0 if sentence else failed + 1
             if sentence:
                 shown += 1
@@ -163,17 +161,19 @@ def _written(writing: Writing, model: Model, should_stop: Callable[[], bool]) ->
         yield from _quotes(writing.evidence.candidates, hits, writing.most_sentences)
 
 
-def _checked(text: str, hits: Sequence[Hit], level: str, worth: dict[tuple[int, int], float], best: float) -> Sentence | None:
+def _checked(text: str, hits: Sequence[Hit], level: str, candidates: Sequence[Candidate]) -> Sentence | None:
     """The sentence with its citation, if a source supports it and that source bears on the question."""
     found = support(text, [each.passage.text for each in hits], level, [each.passage.context for each in hits])
     if found is None:
         return None
-    scores = [score for (number, start), score in worth.items() if number == found.number and found.start <= start < found.end]
-    if not scores or max(scores) < best - OFF_TOPIC_MARGIN:
+    said = next((each for each in candidates if each.number == found.number and found.start <= each.start < found.end), None)
+    if said is None or said.score < candidates[0].score - OFF_TOPIC_MARGIN:
         return None
+    hit = hits[found.number - 1]
     if found.how == "quoted":
-        return quoted(hits[found.number - 1], found.number, found.start, found.end)
-    return Sentence(text, (citation(hits[found.number - 1], found.number, found.start, found.end),), found.how)
+        return quoted(hit, found.number, found.start, found.end, said.key)
+    short = " ".join(hit.passage.text[slice(*said.key)].split()) if said.key else ""
+    return Sentence(text, (citation(hit, found.number, found.start, found.end),), found.how, short if short in text else "")
 
 
 def _ended(pieces: Iterator[str]) -> Iterator[str]:
