@@ -1,7 +1,8 @@
 """Prompt and evidence → checked sentences, one by one as they stand. Nothing leaves here that the check has not passed.
 
 verbatim: the model weighs the evidence's sentences against each other and the best are quoted.
-compressed, free: the model writes; each sentence is checked when it ends; what fails gives way to the best quote, or is dropped.
+compressed: the model writes the best sentences, whole or with clauses left out; a grammar allows it nothing else.
+free: the model writes. Of both each sentence is checked when it ends; what fails gives way to the best quote, or is dropped.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from rag.cite import citation, strip_markers, support
 from rag.evidence import Candidate, Evidence, leans_back
 from rag.prompt import NOT_FOUND
 from rag.rows import readable
+from rag.spans import spans
 from rag.types import Hit, Prompt, Sentence
 from rag.words import content
 
@@ -140,7 +142,14 @@ def _written(writing: Writing, model: Model, should_stop: Callable[[], bool]) ->
         raise TypeError("a model that writes needs a prompt")
     hits, shown, failed = writing.hits, 0, 0
     said: set[str] = set()
-    for text in _ended(model.generate(writing.prompt.tokens, max_tokens=writing.most_tokens, should_stop=should_stop)):
+    grammar = None
+    if writing.level == "compressed":
+        grammar = spans(_shortenable(writing.evidence, hits))
+        if not grammar:
+            yield from _quotes(writing.evidence.candidates, hits, writing.most_sentences)
+            return
+    written = model.generate(writing.prompt.tokens, max_tokens=writing.most_tokens, should_stop=should_stop, grammar=grammar)
+    for text in _ended(written):
         plain = strip_markers(text)
         if not plain or plain.casefold() in said:
             failed += 1
@@ -159,6 +168,13 @@ def _written(writing: Writing, model: Model, should_stop: Callable[[], bool]) ->
             break
     if not shown and not should_stop():
         yield from _quotes(writing.evidence.candidates, hits, writing.most_sentences)
+
+
+def _shortenable(evidence: Evidence, hits: Sequence[Hit]) -> list[str]:
+    """The sentences that the evidence finds about equally good; none where the best is a table's row or points to the one before."""
+    near = _near(evidence)
+    whole = [each for each in near if not is_row(hits[each.number - 1].passage.text, each.start, each.end) and not leans_back(each.text)]
+    return [each.text for each in whole] if whole and whole[0] is near[0] else []
 
 
 def _checked(text: str, hits: Sequence[Hit], level: str, candidates: Sequence[Candidate]) -> Sentence | None:
