@@ -8,6 +8,7 @@ FootnoteError
 ├── IndexMismatch         built with another embedder or format                 exit 1
 ├── LockHeld              another writer is at work                             exit 11
 ├── NoSpace               the disk is full                                      exit 12
+├── DiskFailed            the disk gave an I/O error                            exit 1
 ├── PruneRefused          a refresh would remove too much                       exit 1
 ├── ModelMissing          a model file is absent or not what it should be       exit 1
 ├── DocumentUnreadable    one file gave no text (reason and cure for the report)
@@ -59,6 +60,10 @@ class LockHeld(FootnoteError):
 
 class NoSpace(FootnoteError):
     exit_code = 12
+
+
+class DiskFailed(FootnoteError):
+    pass
 
 
 class PruneRefused(FootnoteError):

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from errors import FootnoteError, IndexDamaged, IndexMissing, IndexTooNew, LockHeld, NoSpace, UsageError
+from errors import DiskFailed, FootnoteError, IndexDamaged, IndexMissing, IndexTooNew, LockHeld, NoSpace, UsageError
 
 FORMAT = 1  # of the index; a newer one is refused, an older one is migrated by building anew
 FILES = ("catalog.sqlite", "passages.npy", "vectors.npy")
@@ -188,17 +188,27 @@ def lock(index: Path, collection: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def told_of_space(folder: Path) -> Iterator[None]:
-    """Turns "no space left" into an error with a cure, and a folder that cannot be written too."""
+    """Turns "no space left" into an error with a cure; a disk that failed and a folder that cannot be written too."""
     try:
         yield
     except OSError as error:
         if error.errno in NO_SPACE:
             raise NoSpace(f"There is no space left for {folder}.", "Free some space and run the same command again.") from error
+        if error.errno == errno.EIO:
+            raise disk_failed(Path(error.filename or folder), str(error.strerror)) from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise FootnoteError(
                 f"{error.filename or folder} cannot be written ({error.strerror}).", "Choose another --index folder."
             ) from error
         raise
+
+
+def disk_failed(path: Path, reason: str) -> DiskFailed:
+    """An I/O error at `path`, with its cure."""
+    return DiskFailed(
+        f"The disk of {path} could not be read or written ({reason}).",
+        "Look at the disk, its quota and the system's log, then run the same command again.",
+    )
 
 
 def drafts(index: Path, collection: str) -> Path:

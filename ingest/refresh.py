@@ -103,7 +103,7 @@ def refresh(
     that fit; nothing else is touched. `exclude` treats what fits as absent, and is remembered for the source. `force` reads every
     file anew, lifts the guard against mass removal, and accepts another embedder. `purge` names documents (source/path) to
     erase, and then nothing is scanned. `progress` is called from two threads.
-    Raises LockHeld, PruneRefused, NoSpace, IndexMismatch, UsageError; the version served before is then untouched.
+    Raises LockHeld, PruneRefused, NoSpace, DiskFailed, IndexMismatch, UsageError; the version served before is then untouched.
     """
     began = time.monotonic()
     with publish.lock(settings.index, collection):
@@ -321,7 +321,7 @@ class _Refresh:
             )
         folder = publish.drafts(self.settings.index, self.collection)
         try:
-            with publish.told_of_space(folder), _space_in_sqlite(folder):
+            with publish.told_of_space(folder), told_by_sqlite(folder):
                 if version:
                     shutil.copyfile(version.folder / "catalog.sqlite", folder / "catalog.sqlite")
                 draft = Draft(folder / "catalog.sqlite")
@@ -589,13 +589,16 @@ def probe(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _space_in_sqlite(folder: Path) -> Iterator[None]:
-    """SQLite's own words for a full disk, as NoSpace."""
+def told_by_sqlite(folder: Path) -> Iterator[None]:
+    """SQLite's code for a full disk, as NoSpace, and the one for a disk that failed, as DiskFailed."""
     try:
         yield
     except sqlite3.OperationalError as error:
-        if "full" in str(error) or "disk I/O" in str(error):
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the higher bits say in which call
+        if code == sqlite3.SQLITE_FULL:
             raise NoSpace(f"There is no space left for {folder} ({error}).", "Free some space and run the same command again.") from error
+        if code == sqlite3.SQLITE_IOERR:  # a quota that is used up, too: SQLite does not tell them apart
+            raise publish.disk_failed(folder, str(error)) from error
         raise
 
 
@@ -803,4 +806,4 @@ def _from_json(body: dict[str, object]) -> ParsedDocument:
     )
 
 
-__all__ = ["Progress", "Reader", "Source", "fallback_title", "refresh", "sources"]
+__all__ = ["Progress", "Reader", "Source", "fallback_title", "refresh", "sources", "told_by_sqlite"]

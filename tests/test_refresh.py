@@ -1,6 +1,9 @@
 """Refreshing: only what changed is worked on, and the result is what a clean build gives."""
 
 import dataclasses
+import errno
+import resource
+import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from errors import IndexMismatch, IndexMissing, PruneRefused, UsageError
+from errors import DiskFailed, IndexMismatch, IndexMissing, NoSpace, PruneRefused, UsageError
 from ingest import publish, uploads
-from ingest.refresh import Progress, sources
+from ingest.refresh import Progress, sources, told_by_sqlite
 from ingest.report import last
 from ingest.types import Report, SourceFile
 from tests.fakes import Parsed, TextReader, WordEmbedder
@@ -278,6 +281,42 @@ def test_a_file_that_changes_while_it_is_read_is_read_again_next_time(tmp_path: 
     folder.reader = TextReader()
     assert counts(folder.refresh()) == {"changed": 1}
     assert counts(folder.refresh()) == {"unchanged": 1}
+
+
+def test_a_disk_that_fails_is_not_called_full(tmp_path: Path) -> None:
+    """Somebody freed gigabytes because an I/O error inside SQLite was told as "no space". The next run finishes."""
+    folder = Folder(tmp_path)
+    folder.write("a.md", "# Leave\n\nTen days of leave.")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))  # SQLite's second page cannot be written: SQLITE_IOERR
+    try:
+        with pytest.raises(DiskFailed, match="quota") as failed:
+            folder.refresh()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert failed.value.exit_code != NoSpace.exit_code and "space" not in str(failed.value)
+    assert folder.litter() == []
+    folder.refresh()
+    assert folder.names() == ["a.md"]
+
+
+@pytest.mark.parametrize(("number", "told"), [(errno.ENOSPC, NoSpace), (errno.EDQUOT, NoSpace), (errno.EIO, DiskFailed)])
+def test_full_and_failed_are_told_apart_outside_sqlite_too(tmp_path: Path, number: int, told: type[Exception]) -> None:
+    """A full disk or quota is cured with space, a failing one is not."""
+    with pytest.raises(told), publish.told_of_space(tmp_path):
+        raise OSError(number, "said by the system")
+
+
+def test_a_full_disk_inside_sqlite_is_told_as_no_space(tmp_path: Path) -> None:
+    """SQLite's own SQLITE_FULL, from a file that may not grow; any other fault stays what it is."""
+    database = sqlite3.connect(tmp_path / "full.sqlite", isolation_level=None)
+    database.execute("CREATE TABLE texts (text)")
+    database.execute("PRAGMA max_page_count = 2")
+    with pytest.raises(NoSpace, match="Free some space"), told_by_sqlite(tmp_path):
+        database.execute("INSERT INTO texts VALUES (zeroblob(100000))")
+    with pytest.raises(sqlite3.OperationalError, match="no such table"), told_by_sqlite(tmp_path):
+        database.execute("SELECT * FROM disk_full")
+    database.close()
 
 
 def test_a_purged_document_is_gone_for_good(folder: Folder) -> None:
