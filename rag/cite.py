@@ -143,7 +143,7 @@ def _supported(sentence: str, claim: list[Word], source: list[Word], context: se
     if len(anchored) * 2 < len(claim) or len({each.form for each in anchored} - HARMLESS) < LEAST_WORDS:
         return None
     matched = align(anchored, source)
-    if len(matched) == len(anchored) and not _leaps(matched, source):
+    if len(matched) == len(anchored) and not _leaps(matched, anchored, source):
         return "shortened" if not missing and len(anchored) == len(claim) else "written"
     if level == "compressed":
         return None
@@ -169,34 +169,39 @@ def _same_turns(claim: list[Word], source: list[Word]) -> bool:
 def _clauses_hold(sentence: str, anchored: list[Word], source: list[Word]) -> bool:
     """Each clause's words stand in the source in the clause's order and close together; clauses may change places."""
     cuts = [0, *(match.start() for match in CLAUSE.finditer(sentence)), len(sentence) + 1]
+    clauses: list[list[Word]] = []
     for left, right in zip(cuts, cuts[1:], strict=False):
         clause = [each for each in anchored if left <= each.start < right]
-        if not clause:
-            continue
+        if clauses and all(_figure(each) for each in clause):
+            clauses[-1] += clause  # "(1632)" says something only of what stands before it
+        else:
+            clauses.append(clause)
+    for clause in filter(None, clauses):
         matched = align(clause, source)
         critical = any(each.critical for each in clause)
         if len(matched) < len(clause) and (critical or len(matched) * 4 < len(clause) * 3):
             return False  # with a number or a name in it, every word of the clause must stand in its place
-        if _leaps(matched, source):
+        if _leaps(matched, anchored, source):
             return False
         if critical and matched[-1][1] - matched[0][1] > 2 * len(clause) + 4:
             return False  # the number stands in the source, but far from what the clause says about it
     return True
 
 
-def _leaps(matched: Sequence[tuple[int, int]], source: Sequence[Word]) -> bool:
+def _leaps(matched: Sequence[tuple[int, int]], claim: Sequence[Word], source: Sequence[Word]) -> bool:
     """The match jumps over a fact of the same shape, and so may have bound one fact's words to the other's.
 
     A number jumped over counts when it has the unit of a number matched ("10 days …, 20 days"); names count when two or more stand
-    between two matched words ("Alice manages Berlin, Bob Paris").
+    between two matched words ("Alice manages Berlin, Bob Paris"), or one before a matched number ("the mill, the Long house (1632)").
     """
-    taken = [at for _, at in matched]
+    taken, said = [at for _, at in matched], {each.form for each in claim}
     units = {unit for at in taken if _figure(source[at]) for unit in _units(source, at)}
     for left, right in zip(taken, taken[1:], strict=False):
         between = range(left + 1, right)
         if any(_figure(source[at]) and units & _units(source, at) for at in between):
             return True
-        if sum(source[at].kind == "name" for at in between) > 1:
+        names = [source[at].form for at in between if source[at].kind == "name"]
+        if len(names) > 1 or (_figure(source[right]) and not said.issuperset(names)):
             return True
     return False
 

@@ -87,6 +87,14 @@ def test_one_ordinary_word_from_elsewhere_is_enough_to_stop_a_sentence(sentence:
     assert how(sentence, HOUSES) is None
 
 
+def test_a_number_is_not_handed_on_to_what_stood_before_another_name() -> None:
+    """Seen in an audit: the middle of a list left out, and a house got the next one's year."""
+    text = "The finest are the Long house (early 17th century) and the Salwator tenement (1632)."
+    assert how("The finest are the Long house (1632).", text) is None
+    assert how("The finest are the Long house (1632).", text, "compressed") is None
+    assert how("The finest are the Long house and the Salwator tenement (1632).", text, "compressed") == "shortened"
+
+
 def test_a_question_answers_nothing() -> None:
     """Seen in an audit: "Question: What was the total …?", every word of it in the source."""
     assert how("Question: how many days of leave do part-time staff get a year?") is None
