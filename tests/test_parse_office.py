@@ -88,6 +88,24 @@ def test_comments_are_kept_and_hidden_text_is_left_out_and_said(handbook: Path) 
     assert text.endswith("Page header: Confidential until 2026")
 
 
+def test_a_file_that_says_all_in_its_page_header_is_not_empty(tmp_path: Path) -> None:
+    """A letterhead, as a Word file and as OpenDocument."""
+    document = docx.Document()
+    document.sections[0].header.paragraphs[0].text = "Animal Hospital"
+    document.save(str(tmp_path / "a.docx"))
+    path = opendocument(tmp_path / "a.odt", "text", "<office:text><text:p/></office:text>")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(
+            "styles.xml",
+            f'<office:document-styles xmlns:office="{OFFICE}:office:1.0" xmlns:style="{OFFICE}:style:1.0" xmlns:text="{OFFICE}:text:1.0">'
+            "<office:master-styles><style:master-page><style:header><text:p>Animal Hospital</text:p></style:header></style:master-page>"
+            "</office:master-styles></office:document-styles>",
+        )
+
+    for name in ("a.docx", "a.odt"):
+        assert read(tmp_path / name).pages[0].text == "Page header: Animal Hospital"
+
+
 def test_deleted_text_of_tracked_changes_is_not_text(tmp_path: Path) -> None:
     document = docx.Document()
     paragraph = document.add_paragraph("The limit is ")

@@ -138,6 +138,17 @@ def test_text_outside_the_page_is_not_read(tmp_path: Path) -> None:
     assert "ignore" not in document.pages[0].text
 
 
+def test_letters_higher_than_their_page_are_read(tmp_path: Path) -> None:
+    """A banner of 110 points on a page of 90 was listed as empty: the boxes of its letters are higher than the page."""
+    path = tmp_path / "a.pdf"
+    pdf = canvas.Canvas(str(path), pagesize=(612, 90))
+    pdf.setFont("Helvetica", 110)
+    pdf.drawString(10, 5, "Hello World")
+    pdf.save()
+
+    assert read(path).pages[0].text == "Hello World"
+
+
 # -- headings
 
 

@@ -354,6 +354,17 @@ def test_rtf_keeps_headings_lists_tables_and_footnotes(tmp_path: Path) -> None:
     assert page.text == "Leave\n\nThirty days.\n\nFootnote: Paid.\n\n- first\n- 2. second\n\n| City | Limit |\n| Berlin | 120 |"
 
 
+def test_an_rtf_that_says_all_in_its_page_header_is_not_empty(tmp_path: Path) -> None:
+    """A form whose text stood in the header alone was listed as empty. Beside other text the header is left out."""
+    header = rb"{\header\qc\b Animal Hospital\par (555) 555-1212\par {\pntext\'b7}{\field{\*\fldinst PAGE}{\fldrslt Page 1}}\par}{\footerr Caf\'e9\par}"
+
+    alone = only(read(tmp_path, "a.rtf", rb"{\rtf1\ansi" + header + rb"\par}"))
+    beside = only(read(tmp_path, "b.rtf", rb"{\rtf1\ansi\pard" + header + rb"Ten days.\par}"))
+
+    assert alone.text.startswith("Page header: Animal Hospital (555) 555-1212") and alone.text.endswith("Page footer: Café")
+    assert beside.text == "Ten days."
+
+
 def test_a_broken_rtf_still_gives_its_text(tmp_path: Path) -> None:
     """Groups that never close and codes cut short do not cost the text before them."""
     document = read(tmp_path, "a.rtf", RTF.rstrip(b"}") + rb"\trowd\cellx10\intbl a\cell b\cell\row \'zz {\b Ende")

@@ -198,7 +198,9 @@ def page_runs(page: pypdfium2.PdfPage) -> list[Run]:
     for word in words:
         word.x0, word.top, word.x1, word.bottom = place(word.x0, word.bottom, word.x1, word.top)
     wide, high = page.get_size()
-    words = [word for word in words if -wide < word.x0 < 2 * wide and -high < word.top < 2 * high and word.bottom - word.top < high]
+    words = [  # outside the page; a box is as high as its font, which on a banner may be more than the page
+        word for word in words if -wide < word.x0 < 2 * wide and -high < word.top < 2 * high and word.bottom - word.top < 2 * high
+    ]
     runs = _runs(words)
     if sum(1 for line in lines_of(runs) if len(line.runs) > 1) < 2:
         return runs

@@ -1,6 +1,6 @@
 """Rich text (rtf) → title, date, authors and blocks: headings by style, lists, tables, footnotes, characters of any code page.
 
-Pictures, objects and the instructions of fields are left out. pandoc's reader was measured against this one: it reads every
+Pictures, objects and the instructions of fields are left out, and page headers and footers where there is other text. pandoc's reader was measured against this one: it reads every
 code page as Western European and loses the character after an escape, so it is not used.
 """
 
@@ -19,9 +19,14 @@ _TOKEN = re.compile(rb"\\([a-zA-Z]{1,32})(-?\d{1,10})? ?|\\'([0-9a-fA-F]{2})|\\(
 _SKIPPED = frozenset(
     b"fonttbl colortbl pict object objdata themedata colorschememapping datastore latentstyles listtable listoverridetable "
     b"revtbl rsidtbl generator xmlnstbl fldinst bkmkstart bkmkend pgdsctbl filetbl template operator mmathPr wgrffmtfilter "
-    b"private nonshppict shpinst atnid atntime atnref atrfstart atrfend annotation atnauthor sp footnotesep ftnsep aftnsep "
-    b"header footer headerl headerr headerf footerl footerr footerf".split()
+    b"private nonshppict shpinst atnid atntime atnref atrfstart atrfend annotation atnauthor sp footnotesep ftnsep aftnsep".split()
 )
+_MARGINS = {  # the last letter says on which pages
+    **dict.fromkeys((b"header", b"headerl", b"headerr", b"headerf"), "header"),
+    **dict.fromkeys((b"footer", b"footerl", b"footerr", b"footerf"), "footer"),
+}
+_BREAKS = frozenset(b"par sect page cell nestcell row nestrow".split())
+_CHARACTER_WORDS = frozenset((b"f", b"u", b"uc"))
 _READ = frozenset((b"shptxt", b"fldrslt"))  # readable parts of what is otherwise left out
 _CHARACTERS = {
     b"emdash": "—", b"endash": "–", b"bullet": "•", b"lquote": "‘", b"rquote": "’", b"ldblquote": "“", b"rdblquote": "”",
@@ -45,7 +50,7 @@ class _Group:
     skipping: bool = False
     encoding: str = "cp1252"
     after_unicode: int = 1  # characters to leave out after \u, for programs that know no Unicode
-    destination: str = ""  # "mark", "footnote", "style", "title", "author", "date"
+    destination: str = ""  # "mark", "footnote", "style", "title", "author", "date", "header", "footer"
 
 
 @dataclass(slots=True)
@@ -65,6 +70,7 @@ class _State:
     levels: dict[int, int] = field(default_factory=dict)  # style number → level of heading
     name: list[str] = field(default_factory=list)  # of the style being defined
     info: dict[str, str] = field(default_factory=dict)
+    margins: dict[str, list[str]] = field(default_factory=dict)  # "header" and "footer" → what pages say there
     date: dict[bytes, int] = field(default_factory=dict)
 
     def end_paragraph(self) -> None:
@@ -110,6 +116,8 @@ def read_rtf(data: bytes) -> WebPage:
             state.name.append(text)
         elif group.destination in ("title", "author"):
             state.info[group.destination] = state.info.get(group.destination, "") + text
+        elif group.destination in ("header", "footer"):
+            state.margins.setdefault(group.destination, []).append(text)
         elif group.destination != "date":
             state.text.append(text)
 
@@ -142,6 +150,14 @@ def read_rtf(data: bytes) -> WebPage:
             continue
         elif word in _SKIPPED:
             group.skipping = True
+        elif word in _MARGINS:
+            settle()
+            group.destination = _MARGINS[word]
+        elif group.destination in ("header", "footer") and word in _BREAKS:
+            settle()
+            add(" ")
+        elif group.destination in ("header", "footer") and word and word not in _CHARACTERS and word not in _CHARACTER_WORDS:
+            continue  # how a header is set says nothing of the text after it
         elif word == b"ansicpg" and value is not None:
             page = group.encoding = _known(f"cp{value}")
         elif word == b"f" and value is not None:
@@ -214,6 +230,9 @@ def read_rtf(data: bytes) -> WebPage:
         state.rows.append(state.cells)
     state.end_paragraph()
     state.end_table()
+    if not any(block.text or any(map(any, block.rows)) for block in state.blocks):
+        said = ((kind, clean_line(_whole("".join(parts)))) for kind, parts in state.margins.items())
+        state.blocks.extend(Block("paragraph", f"Page {kind}: {text}") for kind, text in said if text)
     when = state.date
     date = iso_date(f"{when.get(b'yr', 0):04d}-{when.get(b'mo', 0):02d}-{when.get(b'dy', 0):02d}") if when else None
     author = clean_line(_whole(state.info.get("author", "")))
