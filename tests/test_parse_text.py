@@ -356,7 +356,10 @@ def test_rtf_keeps_headings_lists_tables_and_footnotes(tmp_path: Path) -> None:
 
 def test_an_rtf_that_says_all_in_its_page_header_is_not_empty(tmp_path: Path) -> None:
     """A form whose text stood in the header alone was listed as empty. Beside other text the header is left out."""
-    header = rb"{\header\qc\b Animal Hospital\par (555) 555-1212\par {\pntext\'b7}{\field{\*\fldinst PAGE}{\fldrslt Page 1}}\par}{\footerr Caf\'e9\par}"
+    header = (
+        rb"{\header\qc\b Animal Hospital\par (555) 555-1212\par {\pntext\'b7}{\field{\*\fldinst PAGE}{\fldrslt Page 1}}\par}"
+        rb"{\footerr Caf\'e9\par}"
+    )
 
     alone = only(read(tmp_path, "a.rtf", rb"{\rtf1\ansi" + header + rb"\par}"))
     beside = only(read(tmp_path, "b.rtf", rb"{\rtf1\ansi\pard" + header + rb"Ten days.\par}"))

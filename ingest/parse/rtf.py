@@ -1,7 +1,8 @@
 """Rich text (rtf) → title, date, authors and blocks: headings by style, lists, tables, footnotes, characters of any code page.
 
-Pictures, objects and the instructions of fields are left out, and page headers and footers where there is other text. pandoc's reader was measured against this one: it reads every
-code page as Western European and loses the character after an escape, so it is not used.
+Pictures, objects and the instructions of fields are left out; so are page headers and footers, where there is other text. pandoc's
+reader was measured against this one: it reads every code page as Western European and loses the character after an escape, so it is
+not used.
 """
 
 from __future__ import annotations
