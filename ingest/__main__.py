@@ -59,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words = options.words
         if words and words[0] in NAMES:
             return _command(words[0], words[1:], options, settings)
-        _give_way()
+        if arguments is None:  # the command itself, not a program that calls this function
+            _give_way()
         if options.watch:
             return _watch(options, settings)
         return _ingest(options, settings)
