@@ -20,7 +20,7 @@ from ingest.__main__ import main
 from ingest.watch import changes
 from tests.folder import Folder
 
-KEYS = {"version", "added", "changed", "moved", "removed", "unchanged", "failed", "warnings", "passages", "seconds"}
+KEYS = {"version", "added", "changed", "moved", "removed", "unchanged", "failed", "files", "related", "warnings", "passages", "seconds"}
 HEAVY = ("numpy", "faiss", "torch", "sentence_transformers", "unstructured", "tokenizers", "pypdf")
 Run = Callable[..., tuple[int, Any]]
 
