@@ -229,6 +229,43 @@ def test_wrapped_cells_of_a_ruled_table_stay_together(tmp_path: Path) -> None:
     assert read(path).pages[0].text == f"| City | Who decides |\n| Berlin | {long} |\n| Paris | {long} |"
 
 
+def tracked(pdf: canvas.Canvas, x: float, y: float, text: str, space: float) -> None:
+    """`text` as one string, with `space` points after each letter."""
+    line = pdf.beginText(x, y)
+    line.setCharSpace(space)
+    line.textLine(text)
+    line.setCharSpace(0)
+    pdf.drawText(line)
+
+
+def test_crosses_of_neighbouring_columns_are_cells_of_their_own(tmp_path: Path) -> None:
+    """A table's crosses were written as one string with wide letter spacing: all of a row stood in one cell, "XXX"."""
+    path = tmp_path / "a.pdf"
+    pdf = canvas.Canvas(str(path), pagesize=A4)
+    pdf.setFont("Helvetica", 9)
+    for row, (label, first, crosses) in enumerate(
+        (("Right", 0, ""), ("read files", 0, "XXX"), ("write files", 0, "XX"), ("erase", 1, "XX"))
+    ):
+        pdf.drawString(70, 700 - 16 * row, label)
+        tracked(pdf, 220 + 36 * first, 700 - 16 * row, crosses, 30)
+    for column, name in enumerate(("Ada", "Bo", "Cy")):
+        pdf.drawString(220 + 36 * column, 700, name)
+    pdf.save()
+
+    assert "| read files | X | X | X |\n| write files | X | X |  |\n| erase |  | X | X |" in read(path).pages[0].text
+
+
+def test_letters_set_apart_stay_a_word(tmp_path: Path) -> None:
+    """A title with a letter's width between its letters is no row of cells."""
+    path = tmp_path / "a.pdf"
+    pdf = canvas.Canvas(str(path), pagesize=A4)
+    pdf.setFont("Helvetica", 12)
+    tracked(pdf, 60, 700, "HANDBOOK", 12)
+    pdf.save()
+
+    assert read(path).pages[0].text == "HANDBOOK"
+
+
 def test_a_ruled_cell_over_two_rows_is_repeated(tmp_path: Path) -> None:
     rows: list[list[object]] = [["Region", "City"], ["North", "Berlin"], ["", "Paris"]]
     path = table_pdf(tmp_path / "a.pdf", [("GRID", (0, 0), (-1, -1), 0.5, colors.black), ("SPAN", (0, 1), (0, 2))], rows)

@@ -6,6 +6,7 @@ Lines that repeat at the top or bottom of pages are dropped; pages without text 
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import logging
 import re
 from collections import Counter
@@ -50,6 +51,7 @@ MIN_PAGE_CHARS = 12  # fewer visible characters on a page that shows pictures: i
 OCR_SCALE = 200 / 72  # 200 dots an inch: the recogniser was trained on lines of about 30 dots
 THIN, SHORT = 3.0, 8.0  # points: a rule is thinner and longer than these
 MAX_OBJECTS = 6000  # of one page; more is a drawing, and looking at each costs more than its table is worth
+LETTER_GAP = 1.5  # gap between two letters, in text heights, that no spaced-out word has
 FIGURE_GAP = 0.5  # gap between two figures, in text heights, that divides columns of numbers set tight
 ZONE = 0.13  # share of the page height in which running headers and footers stand
 EDGE = 60.0  # points of the first and last text of a page that are looked at
@@ -286,8 +288,31 @@ def _words(raw: Any, text: str) -> list[_Word]:
                 _unembolden(words)
             bold = found
         fresh = after in "\r\n"
-        words.append(_Word(left, top, right, bottom, match.group(), bold, vertical, upward, backward, after in _CUTS and after != ""))
+        word = _Word(left, top, right, bottom, match.group(), bold, vertical, upward, backward, after in _CUTS and after != "")
+        if right - left > (end - start) * (top - bottom) and not vertical and not backward:
+            words.extend(_apart(raw, start, word))
+        else:
+            words.append(word)
     return words
+
+
+def _apart(raw: Any, start: int, word: _Word) -> list[_Word]:
+    """`word`, which begins at character `start` and is too wide for its letters, cut where they stand apart.
+
+    The crosses in a row of a table may be one string with wide letter spacing, in which pdfium sees no spaces.
+    """
+    box = pdfium.FS_RECTF()
+    pieces: list[_Word] = []
+    for at, char in enumerate(word.text):
+        if not pdfium.FPDFText_GetLooseCharBox(raw, start + at, ctypes.byref(box)):
+            return [word]
+        if pieces and box.left - pieces[-1].x1 < LETTER_GAP * (word.top - word.bottom):
+            pieces[-1].text += char
+            pieces[-1].x1 = max(pieces[-1].x1, box.right)
+        else:
+            pieces.append(dataclasses.replace(word, x0=box.left, x1=box.right, text=char, cut=False))
+    pieces[-1].cut = word.cut
+    return pieces
 
 
 def _unembolden(words: list[_Word]) -> None:
