@@ -94,6 +94,29 @@ def test_words_cut_at_a_line_end_are_mended(tmp_path: Path) -> None:
     )
 
 
+def test_a_word_goes_on_in_a_line_of_another_height(tmp_path: Path) -> None:
+    """A tick box or small print changed the height of a line, and the word cut before it ended one paragraph and began the next."""
+    path = tmp_path / "a.pdf"
+    pdf = canvas.Canvas(str(path), pagesize=A4)
+    for row, (size, line) in enumerate(((11, "Students may take cases that a practic-"), (10, "ing lawyer supervises at all times."))):
+        pdf.setFont("Helvetica", size)
+        pdf.drawString(60, 700 - 14 * row, line)
+    pdf.save()
+
+    assert "a practicing lawyer supervises" in read(path).pages[0].text
+
+
+def test_columns_whose_footers_were_written_first_are_columns(tmp_path: Path) -> None:
+    """A double page: its two page feet came first in the file, and the columns of its form were read across as rows of a table."""
+    feet = [(60.0, 40.0, "208 Report on legal aid"), (480.0, 40.0, "Annex 209")]
+    form = ("{} may take cases of all kinds of people?", "Yes", "No", "It is up to the {} of each district")
+    sides = [(x, 780 - 14 * row, form[row % 4].format(who)) for x, who in ((60.0, "lawyers"), (320.0, "doctors")) for row in range(32)]
+
+    (page,) = read(drawn(tmp_path / "a.pdf", [*feet, *sides], size=10)).pages
+
+    assert not page.tables and page.text.rindex("lawyers") < page.text.index("doctors")
+
+
 def test_a_compound_known_from_elsewhere_keeps_its_hyphen() -> None:
     assert join_lines(["for part-", "time staff"], frozenset(("part-time",))) == "for part-time staff"
     assert join_lines(["compen-", "sation"]) == "compensation"

@@ -25,6 +25,7 @@ _WORD = re.compile(r"[^\W\d_]+")
 
 HEADING_RATIO = 1.06  # to the body's height; word processors set their third heading at 12 to 11 points
 COLUMN_GAP = 1.0  # gap between runs, in text heights, that no word space of justified text reaches
+LINES_A_STRAY = 10  # of a column, for each change of side in the file's order: footers are often written first, rows change with each
 MAX_STEPS = 20_000  # places looked at across a page; a page that wide is no page
 MAX_DEPTH = 4  # columns inside columns
 
@@ -232,12 +233,13 @@ def _are_columns(lefts: Sequence[Run], rights: Sequence[Run]) -> bool:
     apart = one[-1].bottom <= two[0].top or two[-1].bottom <= one[0].top
     if apart:
         return False
-    if switches <= 1 and len(one) >= 2 and len(two) >= 2:
+    single = all(sum(len(line.runs) > 1 for line in side) <= 0.3 * len(side) for side in (one, two))
+    stray = min(len(one), len(two)) // LINES_A_STRAY if single else 0
+    if switches <= max(stray, 1) and len(one) >= 2 and len(two) >= 2:
         return _filled(one) >= 0.45 or _filled(two) >= 0.45
     if len(one) < 3 or len(two) < 3:
         return False
     long_enough = all(sum(len(line.text) for line in side) / len(side) >= 16 for side in (one, two))
-    single = all(sum(len(line.runs) > 1 for line in side) <= 0.3 * len(side) for side in (one, two))
     return long_enough and single and _filled(one) >= 0.62 and _filled(two) >= 0.62
 
 
@@ -630,6 +632,9 @@ def _paragraphs(lines: Sequence[Line], look: Look, left: float, right: float) ->
 def _starts_anew(group: Sequence[Line], line: Line, close: float, left: float, right: float) -> bool:
     last = group[-1]
     height = max(last.height, 1.0)
+    below = -height < line.top - last.bottom < height and line.x0 < last.x1 and last.x0 < line.x1
+    if below and last.text.endswith(SOFT_HYPHEN) and line.text[:1].islower():
+        return False  # a word goes on, however its lines differ: a tick box makes one higher, small print the next lower
     if abs(line.height - last.height) > 0.07 * height:
         return True
     if line.bold != last.bold and (last.x1 < right - 3 * height or _ends(last.text)):
