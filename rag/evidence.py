@@ -171,7 +171,16 @@ def _read(
         for each in readings for score, span in zip(each.sentences, each.spans, strict=True)
     ]
     best = max(span_score for _, span_score, _ in raw)
-    return [_Read(score, span_score - best, key) for score, span_score, key in raw]
+    read = [_Read(score, span_score - best, key) for score, span_score, key in raw]
+    rows: dict[int, list[int]] = {}
+    for at, (number, start, end) in enumerate(units):
+        if is_row(hits[number - 1].passage.text, start, end):
+            rows.setdefault(number, []).append(at)
+    for some in rows.values():  # it tells that a table answers, but often not which row: that is for the words to say
+        sentence, lead = max(read[at].sentence for at in some), max(read[at].lead for at in some)
+        for at in some:
+            read[at] = _Read(sentence, lead, read[at].key)
+    return read
 
 
 def units_of(hit: Hit) -> list[tuple[int, int]]:
