@@ -30,6 +30,7 @@ from tests.fakes import WordEmbedder
 from tests.folder import Folder, contents
 
 TOLD = (1, IndexDamaged.exit_code, NoSpace.exit_code)  # what a run that failed ends with
+CHANGED_AT = 1_700_000_000  # long ago
 CODE_STEP = 7  # every so manieth touch in the sample
 SYSTEM_SAMPLE, SYSTEM_FULL = 9, 240
 KILLS_SAMPLE, KILLS_FULL = 4, 200
@@ -51,6 +52,8 @@ class Stage:
         folder.write("c.md", "# Added\n\nParental leave is for part-time staff too.")
         folder.write("a.md", "# Leave\n\nEleven days of leave.")
         (folder.root / "b.md").unlink()
+        for each in folder.root.iterdir():  # a file changed a moment ago is hashed again later, and that hash is kept beside the index
+            os.utime(each, (CHANGED_AT, CHANGED_AT))
         clean = Folder(place / "clean")
         for each in folder.root.iterdir():
             clean.write(each.name, each.read_text())
