@@ -220,9 +220,9 @@ class _Refresh:
             if dry_run or (plan.nothing and not force):
                 if not dry_run:
                     staging.drop_parsed()
-                for document, file in changes.unchanged:
-                    if file.mtime_ns != document.mtime_ns and file.mtime_ns:
-                        staging.saw(file)
+                    for document, file in changes.unchanged:
+                        if file.mtime_ns != document.mtime_ns and file.mtime_ns:
+                            staging.saw(file)
                 return self._report(version, plan, began, dry_run)
             published = self._build(plan, staging)
             staging.done()
