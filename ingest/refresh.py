@@ -37,7 +37,7 @@ from ingest.types import FileReport, Heading, Page, ParsedDocument, ParseFailure
 if TYPE_CHECKING:
     from ingest.publish import Version
 
-READING = 1  # number of the rules by which files become pages; when it changes every file is read anew
+READING = 2  # number of the rules by which files become pages; when it changes every file is read anew
 FIRST_TEXTS = 16  # texts after which the embedder begins to load, while files are still being read
 CACHE_SLACK = 3  # vectors kept in the cache, as a multiple of the passages published, before old ones are dropped
 CACHE_LEAST = 20_000  # vectors that are always kept
