@@ -45,9 +45,6 @@ SYNONYMS = tuple(
         "build construct",
         "quick fast",
         "annual yearly",
-        "monthly month",
-        "weekly week",
-        "total amount",
     )
 )
 LEAST_WORDS = 3  # "The answer is 2 days" says too little to know what it is about: any "2 days" would support it
