@@ -84,8 +84,9 @@ def parser() -> argparse.ArgumentParser:
     audited.add_argument("results", type=Path, nargs="+", metavar="RESULT.json", help="kept results of `run`, or one filled sheet (.csv)")
     audited.add_argument("--index", type=Path, metavar="DIR", help="folder of indexes that the answers came from")
     audited.add_argument("--sheet", type=Path, metavar="FILE.csv", help="write sentences beside their sources for a person to judge")
-    audited.add_argument("--sample", type=_positive, default=300, metavar="N", help="sentences of the sheet (default: %(default)s)")
+    audited.add_argument("--sample", type=_positive, default=300, metavar="N", help="answers in the sheet (default: %(default)s)")
     audited.add_argument("--seed", type=int, default=0, metavar="N", help="another draw of the same size (default: %(default)s)")
+    audited.add_argument("--judged", type=Path, metavar="FILE.csv", help="what people said before; a filled sheet is added to it")
     made = _command(commands, "make", _make, "a question set from indexed documents")
     made.add_argument("output", type=Path, metavar="QUESTIONS.jsonl", help="file to write")
     made.add_argument("--index", type=Path, metavar="DIR", help="folder of indexes")
@@ -324,12 +325,14 @@ def _compare(chosen: argparse.Namespace) -> None:
 def _audit(chosen: argparse.Namespace) -> int:
     from contextlib import closing
 
-    from evals.audit import FALSE, NO, audit, read_sheet, sample, text, write_sheet
+    from evals.audit import FALSE, NO, audit, judged, keep, read_sheet, sample, text, write_sheet
     from evals.results import load
     from ingest.open import open_index
 
     if [each.suffix for each in chosen.results] == [".csv"]:
         rows = read_sheet(chosen.results[0])
+        if chosen.judged:
+            print(f"{chosen.judged} holds {keep(rows, chosen.judged)} judged sentences.", file=sys.stderr)
     else:
         rows = []
         for path in chosen.results:
@@ -341,9 +344,11 @@ def _audit(chosen: argparse.Namespace) -> int:
                     return str(index.catalog.page(numbers[document], page).text)
 
                 rows += audit(result, page_text)
+        if chosen.judged:
+            rows = judged(rows, chosen.judged)
         if chosen.sheet:
             write_sheet(chosen.sheet, sample(rows, chosen.sample, chosen.seed))
-            print(f"Write yes or no in the column supported of {chosen.sheet}, then: python -m evals audit {chosen.sheet}", file=sys.stderr)
+            print(f"Fill in the last columns of {chosen.sheet}, then: python -m evals audit {chosen.sheet}", file=sys.stderr)
     print(text(rows))
     return int(any(each.code == FALSE or each.supported == NO for each in rows))
 

@@ -1,12 +1,14 @@
 """Kept results of `evals run` → is each shown sentence supported by the very span it cites? Judged by code, and a sheet for people.
 
 The code here shares nothing with the check that let the sentences through (`rag/cite.py`): it compares plain words in order. What it
-cannot settle it leaves to the reader of the sheet, and says so.
+cannot settle it leaves to the reader of the sheet, and says so. What people said is kept by a hash of question, sentence and quote, so
+that a later audit asks only about what is new.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import random
 import re
 from collections import Counter
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import UsageError
+from evals.results import table
 
 WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+")
 TURNS = re.compile(r"\b(?:not|no|never|nor|neither|none|without|unless|only|except|if|until|cannot|\w+n['’]t)\b", re.IGNORECASE)
@@ -24,12 +27,15 @@ ROW = "row with its columns' names"  # a table row: what is not in the quote is 
 READ = "to be read"  # other words, or a turn of meaning left out
 FALSE = "not in the source"  # a number that neither the quote nor a header of its page holds, or no such quote on that page
 VERDICTS = (SAME, ROW, READ, FALSE)
-YES, NO = "yes", "no"
+YES, PARTLY, NO = "yes", "partly", "no"
+SAID = ("supported", "answers", "note")  # what a person writes
+AROUND = 300  # characters of the page on either side of the first span: a heading or a condition there may turn its meaning
 
 
 @dataclass(frozen=True, slots=True)
 class Audited:
-    """One shown sentence. `code` is the verdict of this module, `supported` that of a person: "yes", "no" or "" (not read yet)."""
+    """One shown sentence. `code` is the verdict of this module; what a person said: `supported` by its span "yes" or "no", `answers` the
+    question "yes", "partly" or "no", both "" until it is read."""
 
     set: str
     id: str
@@ -38,9 +44,18 @@ class Audited:
     how: str
     document: str
     page: str
+    before: str
     quote: str
+    after: str
     code: str
     supported: str = ""
+    answers: str = ""
+    note: str = ""
+
+    @property
+    def key(self) -> str:
+        """The same for the same sentence, shown for the same question out of the same span."""
+        return hashlib.sha256("\n".join((self.question, self.sentence, self.quote)).encode()).hexdigest()[:16]
 
 
 def audit(result: dict[str, Any], page_text: Callable[[str, int | None], str]) -> Iterator[Audited]:
@@ -54,6 +69,7 @@ def audit(result: dict[str, Any], page_text: Callable[[str, int | None], str]) -
         for number, sentence in enumerate(row["sentences"]):
             cited = [each for each in row["citations"] if each["sentence"] == number]
             first: dict[str, Any] = cited[0] if cited else {"document": "", "page": None, "quote": ""}
+            before, after = _around(first, page_text) if cited else ("", "")
             yield Audited(
                 result["name"],
                 row["id"],
@@ -62,9 +78,20 @@ def audit(result: dict[str, Any], page_text: Callable[[str, int | None], str]) -
                 row["how"][number],
                 first["document"],
                 str(first["page"] or ""),
+                before,
                 " … ".join(each["quote"] for each in cited),
+                after,
                 verdict(sentence, cited, page_text),
             )
+
+
+def _around(cited: dict[str, Any], page_text: Callable[[str, int | None], str]) -> tuple[str, str]:
+    """The text of the page before and after the span."""
+    try:
+        page = page_text(cited["document"], cited["page"])
+    except KeyError:
+        return "", ""
+    return page[max(0, cited["start"] - AROUND) : cited["start"]], page[cited["end"] : cited["end"] + AROUND]
 
 
 def verdict(sentence: str, cited: Sequence[dict[str, Any]], page_text: Callable[[str, int | None], str]) -> str:
@@ -108,17 +135,25 @@ def _in_order(said: Iterable[str], source: Iterable[str]) -> list[str] | None:
 
 
 def sample(every: Sequence[Audited], count: int, seed: int) -> list[Audited]:
-    """`count` sentences of `every`: all that the words alone do not settle first, the rest drawn evenly."""
+    """All sentences of `count` answers: those that the words alone do not settle first, the rest drawn from each set in turn."""
+    answers: dict[tuple[str, str], list[Audited]] = {}
+    for each in every:
+        answers.setdefault((each.set, each.id), []).append(each)
     chance = random.Random(seed)
-    unsure = [each for each in every if each.code in (READ, FALSE)]
-    sure = [each for each in every if each.code not in (READ, FALSE)]
+    unsure: list[list[Audited]] = []
+    sure: dict[str, list[list[Audited]]] = {}
+    for (name, _), sentences in answers.items():
+        settled = all(each.code in (SAME, ROW) for each in sentences)
+        (sure.setdefault(name, []) if settled else unsure).append(sentences)
     chance.shuffle(unsure)
-    chance.shuffle(sure)
-    return [*unsure, *sure][:count]
+    for some in sure.values():
+        chance.shuffle(some)
+    turns = [some[turn] for turn in range(max(map(len, sure.values()), default=0)) for some in sure.values() if turn < len(some)]
+    return [each for sentences in [*unsure, *turns][:count] for each in sentences]
 
 
 def write_sheet(path: Path, rows: Sequence[Audited]) -> None:
-    """A CSV that a spreadsheet opens; the last column is for people."""
+    """A CSV that a spreadsheet opens; the last columns are for people."""
     with path.open("w", encoding="utf-8-sig", newline="") as stream:
         writer = csv.DictWriter(stream, [each.name for each in fields(Audited)])
         writer.writeheader()
@@ -126,27 +161,59 @@ def write_sheet(path: Path, rows: Sequence[Audited]) -> None:
 
 
 def read_sheet(path: Path) -> list[Audited]:
-    """Raises UsageError for a file that is no such sheet, or a word in the last column that is neither yes nor no."""
+    """Raises UsageError for a file that is no such sheet, or an unknown word in the columns for people."""
     with path.open(encoding="utf-8-sig", newline="") as stream:
         try:
             rows = [Audited(**each) for each in csv.DictReader(stream)]
         except TypeError:
             raise UsageError(f"{path} is not a sheet of this audit.", "Make one with --sheet FILE.") from None
-    rows = [replace(each, supported=each.supported.strip().lower()) for each in rows]
-    odd = next((each for each in rows if each.supported not in ("", YES, NO)), None)
-    if odd:
-        raise UsageError(f"{path}: {odd.id} says {odd.supported!r}.", f"Write {YES} or {NO} in the column supported, or nothing.")
+    rows = [replace(each, supported=each.supported.strip().lower(), answers=each.answers.strip().lower()) for each in rows]
+    for each in rows:
+        for column, known in (("supported", ("", YES, NO)), ("answers", ("", YES, PARTLY, NO))):
+            if getattr(each, column) not in known:
+                cure = f"Write {', '.join(known[1:])} in the column {column}, or nothing."
+                raise UsageError(f"{path}: {each.id} says {getattr(each, column)!r}.", cure)
     return rows
+
+
+def judged(rows: Sequence[Audited], path: Path) -> list[Audited]:
+    """`rows` with what people said about the same sentences earlier, as kept in `path`."""
+    said = _kept(path)
+    return [replace(each, **said[each.key]) if each.key in said and not each.supported else each for each in rows]
+
+
+def keep(rows: Sequence[Audited], path: Path) -> int:
+    """Adds what people said to `path`: hashes and judgements, no question and no text. Returns how many sentences it holds."""
+    said = _kept(path)
+    said.update({each.key: {column: getattr(each, column) for column in SAID} for each in rows if each.supported})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, ("key", *SAID), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({"key": key, **said[key]} for key in sorted(said))
+    return len(said)
+
+
+def _kept(path: Path) -> dict[str, dict[str, str]]:
+    if not path.exists():
+        return {}
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    if any(set(each) != {"key", *SAID} for each in rows):
+        raise UsageError(f"{path} holds no judgements of this audit.", "Name a file that --judged made, or a new one.")
+    return {each.pop("key"): each for each in rows}
 
 
 def text(rows: Sequence[Audited]) -> str:
     """A table of sets by verdict, what people said, and each sentence that somebody or the words alone call unsupported."""
-    lines = ["| set | sentences | " + " | ".join(VERDICTS) + " | read by a person | unsupported, they said |", "|---|" + "---|" * 7]
+    head = ("set", "answers", "sentences", *VERDICTS, "read by a person", "unsupported", "answers the question", "partly", "not")
+    lines: list[tuple[object, ...]] = []
     for name in [*dict.fromkeys(each.set for each in rows), "all"]:
         some = [each for each in rows if name in (each.set, "all")]
-        counts = [sum(each.code == one for each in some) for one in VERDICTS]
         read = [each for each in some if each.supported]
-        cells = [name, len(some), *counts, len(read), sum(each.supported == NO for each in read)]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    lines += [f"{each.set} {each.id}: {each.sentence}\n  {each.quote}" for each in rows if each.supported == NO or each.code == FALSE]
-    return "\n".join(lines)
+        verdicts = [sum(each.code == one for each in some) for one in VERDICTS]
+        answering = [sum(each.answers == one for each in read) for one in (YES, PARTLY, NO)]
+        unsupported = sum(each.supported == NO for each in read)
+        lines.append((name, len({(each.set, each.id) for each in some}), len(some), *verdicts, len(read), unsupported, *answering))
+    wrong = [f"{each.set} {each.id}: {each.sentence}\n  {each.quote}" for each in rows if each.supported == NO or each.code == FALSE]
+    return "\n".join([table(head, lines), *wrong])

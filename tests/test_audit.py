@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from errors import UsageError
 from evals.__main__ import main
-from evals.audit import FALSE, READ, ROW, SAME, audit, read_sheet, sample, text, verdict, write_sheet
+from evals.audit import FALSE, READ, ROW, SAME, Audited, audit, judged, keep, read_sheet, sample, text, verdict, write_sheet
 from tests.folder import Folder
 
 PAGE = """Employees get 25 days of leave a year, unless a contract says otherwise.
@@ -23,7 +24,7 @@ PAGE = """Employees get 25 days of leave a year, unless a contract says otherwis
 FULL = "Employees get 25 days of leave a year, unless a contract says otherwise."
 
 
-def judged(sentence: str, quote: str) -> str:
+def verdict_on(sentence: str, quote: str) -> str:
     start = PAGE.index(quote)
     cited = {"sentence": 0, "document": "leave.md", "page": None, "start": start, "end": start + len(quote), "quote": quote}
     return verdict(sentence, [cited], lambda document, page: PAGE)
@@ -43,7 +44,7 @@ def judged(sentence: str, quote: str) -> str:
     ],
 )
 def test_words_alone_tell_what_is_supported_and_what_a_person_must_read(sentence: str, quote: str, expected: str) -> None:
-    assert judged(sentence, quote) == expected
+    assert verdict_on(sentence, quote) == expected
 
 
 def test_a_citation_of_other_text_than_is_stored_is_false() -> None:
@@ -58,31 +59,76 @@ def test_a_citation_of_other_text_than_is_stored_is_false() -> None:
     assert verdict(FULL, [{**cited, "start": 0}], gone) == FALSE
 
 
-def result(sentence: str) -> dict[str, Any]:
+def result(sentence: str, id: str = "1") -> dict[str, Any]:
     cited = {"sentence": 0, "document": "leave.md", "page": None, "start": 0, "end": len(FULL), "quote": FULL}
-    row = {"id": "1", "question": "How many days?", "sentences": [sentence], "how": ["quoted"], "citations": [cited]}
+    row = {"id": id, "question": "How many days?", "sentences": [sentence], "how": ["quoted"], "citations": [cited]}
     return {"name": "leave", "rows": [row]}
 
 
 def test_a_sheet_goes_to_a_person_and_comes_back(tmp_path: Path) -> None:
     """With what needs reading first; a "no" is counted and shown."""
-    rows = [*audit(result(FULL), lambda *_: PAGE), *audit(result("Staff get 25 days."), lambda *_: PAGE)]
+    rows = [*audit(result(FULL), lambda *_: PAGE), *audit(result("Staff get 25 days.", "2"), lambda *_: PAGE)]
     assert [each.code for each in sample(rows, 2, 0)] == [READ, SAME]
     sheet = tmp_path / "sheet.csv"
     write_sheet(sheet, sample(rows, 2, 0))
     with sheet.open(encoding="utf-8-sig", newline="") as stream:
         lines = list(csv.DictReader(stream))
-    lines[0]["supported"], lines[1]["supported"] = "No", "yes"
+    lines[0].update(supported="No", answers="partly", note="Staff is not in it")
+    lines[1].update(supported="yes", answers="yes")
     with sheet.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, lines[0].keys())
         writer.writeheader()
         writer.writerows(lines)
     told = text(read_sheet(sheet))
-    assert "| leave | 2 | 1 | 0 | 1 | 0 | 2 | 1 |" in told and "Staff get 25 days." in told
-    assert main(["audit", str(sheet)]) == 1
-    sheet.write_text(sheet.read_text().replace("No", "maybe"))
+    assert [cell.strip() for cell in told.splitlines()[2].split("|")[1:-1]] == "leave 2 2 1 0 1 0 2 1 1 1 0".split()
+    assert "Staff get 25 days." in told
+    assert main(["audit", str(sheet), "--judged", str(tmp_path / "judged.csv")]) == 1
+    sheet.write_text(sheet.read_text().replace("No,", "maybe,"))
     with pytest.raises(UsageError, match="maybe"):
         read_sheet(sheet)
+
+
+def test_what_was_read_once_is_not_asked_again(tmp_path: Path) -> None:
+    """Judgements are kept without the text they are about; another sentence, or another question about it, is to be read anew."""
+    path = tmp_path / "deep" / "judged.csv"
+    (row,) = audit(result(FULL), lambda *_: PAGE)
+    assert judged([row], path) == [row]
+    assert keep([dataclasses.replace(row, supported="yes", answers="no", note="of leave, not of pay")], path) == 1
+    assert keep([row], path) == 1  # a sheet not filled in takes nothing back
+    assert "Employees" not in path.read_text() and "How many" not in path.read_text()
+    (again,) = judged([row], path)
+    assert (again.supported, again.answers, again.note) == ("yes", "no", "of leave, not of pay")
+    for other in (dataclasses.replace(row, sentence="Staff get 25 days."), dataclasses.replace(row, question="How much?")):
+        assert judged([other], path)[0].supported == ""
+    path.write_text("set,id\nleave,1\n")
+    with pytest.raises(UsageError, match="no judgements"):
+        judged([row], path)
+
+
+def test_a_sample_is_of_whole_answers_spread_over_the_sets() -> None:
+    """A large set must not crowd out a small one, and an answer of two sentences is read whole."""
+
+    def row(name: str, id: str, code: str = SAME) -> Audited:
+        return Audited(name, id, "?", "One.", "quoted", "a.md", "", "", "One.", "", code)
+
+    rows = [row("large", str(number // 2)) for number in range(40)] + [row("small", "1"), row("small", "2"), row("large", "x", READ)]
+    drawn = sample(rows, 5, 0)
+    assert (drawn[0].id, drawn[0].code) == ("x", READ)
+    answers = {(each.set, each.id) for each in drawn}
+    assert len(answers) == 5 and {("small", "1"), ("small", "2")} < answers
+    assert len(drawn) == 1 + 2 + 2 * 2
+    assert sample(rows, 5, 0) == drawn != sample(rows, 5, 1)
+
+
+def test_the_page_around_the_span_is_beside_it() -> None:
+    """A heading before the span or a condition after it may turn what the sentence says."""
+    kept = result(FULL)
+    kept["rows"][0]["citations"][0].update(start=10, end=20, quote=PAGE[10:20])
+    (row,) = audit(kept, lambda *_: PAGE)
+    assert row.before == PAGE[:10] and row.after == PAGE[20:][: len(row.after)] and row.after
+
+
+def test_an_old_result_says_that_it_is_one() -> None:
     with pytest.raises(UsageError, match="earlier version"):
         list(audit({"name": "old", "rows": [{"id": "1", "how": [], "citations": []}]}, lambda *_: PAGE))
 
