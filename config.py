@@ -71,7 +71,11 @@ class Settings:
     # answers
     answer_tokens: int = setting(160, "most tokens of one answer; three or four sentences")
     answer_sentences: int = setting(3, "most sentences shown of one answer")
+    answers_at_once: int = setting(
+        4, "answers on the way at once, of which one searches and the others are written; the model reads them side by side"
+    )
     queue_limit: int = setting(32, "questions that may wait; the next one is told the engine is busy")
+    queue_limit_person: int = setting(8, "of these, questions of one person (conversation, as long as there is one user)")
     seed: int = setting(0, "seed for sampling; decoding is greedy, so it matters only to samplers that use it")
 
     # cost, an estimate: CPU-seconds × watts × price

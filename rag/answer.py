@@ -15,7 +15,7 @@ from config import ROOT, Settings
 from errors import UsageError
 from rag.condense import condense
 from rag.conflict import differing
-from rag.cost import cost
+from rag.cost import cost, cpu_seconds
 from rag.evidence import WEIGHTS, Weights, evidence, load_weights
 from rag.prompt import NOT_FOUND, Wording, live, prompt
 from rag.receipt import MadeWith, receipt
@@ -113,7 +113,7 @@ class Answerer:
         """
         if self.model is None:
             raise TypeError("this Answerer was made for search only")
-        clock, cpu = _Clock(), time.process_time()
+        clock, cpu = _Clock(), cpu_seconds()
         emit({"event": "stage", "stage": "searching"})
         searched = condense(_checked(question), history)
         hits = self._hits(searched, index, document, user, keep)
@@ -122,7 +122,7 @@ class Answerer:
         emit({"event": "stage", "stage": "reading"})
         shown_from = self.shown_from or threshold(self.settings.home, index.manifest.collection, self.weights)
         weights = dataclasses.replace(self.weights, threshold=shown_from)
-        found = evidence(searched, hits, self.embedder, self.reader, weights)
+        found = evidence(searched, () if should_stop() else hits, self.embedder, self.reader, weights)
         clock.lap("evidence")
         shown: list[Sentence] = []
         differ, notes = "", list[str]()
@@ -157,7 +157,7 @@ class Answerer:
         stopped = should_stop()
         clock.mark("total")
         used = {name: value - spent.get(name, 0) for name, value in self.model.usage().items()}
-        cpu = time.process_time() - cpu
+        cpu = cpu_seconds() - cpu
         answer = Answer(
             text=_text(shown) or ("" if stopped else NOT_FOUND),
             sentences=tuple(shown),

@@ -1,4 +1,4 @@
-"""CPU-seconds → energy and money: an estimate from two settings, not a measurement, and labelled so wherever it is shown.
+"""Work → CPU-seconds, energy and money: the latter two an estimate from two settings, and labelled so wherever they are shown.
 
 It knows the cores' work only: not the rest of the machine, idle time, a graphics card, a remote server, or what people and hardware cost.
 """
@@ -6,6 +6,10 @@ It knows the cores' work only: not the rest of the machine, idle time, a graphic
 from __future__ import annotations
 
 import dataclasses
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +20,40 @@ if TYPE_CHECKING:
 
 JOULES_PER_KWH = 3_600_000.0
 COUNTED = ("answers", "prompt_tokens", "answer_tokens", "cpu_seconds")  # what is measured, as records.store.Spent names it
+
+_lock = threading.Lock()
+_shares: dict[int, float] = {}  # thread → CPU-seconds of what it is at work on
+_counted = 0.0  # CPU-seconds of the process when the shares were last brought up to date
+
+
+@contextmanager
+def share() -> Iterator[None]:
+    """While several threads are in such a block, what the process takes is theirs in equal parts: no core knows for whom it works."""
+    thread = threading.get_ident()
+    with _lock:
+        _count()
+        _shares[thread] = 0.0
+    try:
+        yield
+    finally:
+        with _lock:
+            _count()
+            del _shares[thread]
+
+
+def cpu_seconds() -> float:
+    """CPU-seconds of the calling thread's share so far; outside of one, those of the whole process."""
+    with _lock:
+        _count()
+        return _shares.get(threading.get_ident(), _counted)
+
+
+def _count() -> None:
+    global _counted
+    now = time.process_time()
+    for thread in _shares:
+        _shares[thread] += (now - _counted) / len(_shares)
+    _counted = now
 
 
 def energy(cpu_seconds: float, settings: Settings) -> float:

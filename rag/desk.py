@@ -1,23 +1,28 @@
-"""Questions → answers, one at a time, first come first served; what was said is kept for an hour so that readers can resume.
+"""Questions → answers, several at once, people in turn; what was said is kept for an hour so that readers can resume.
 
-A reader who leaves does not stop an answer. A fault in one answer is reported to its reader and the next one goes on.
+Searching and reading keep every core busy, so one question at a time does that, in the order of the queue; when its answer is being
+written the next one begins. A reader who leaves does not stop an answer. A fault in one answer is told to its reader alone.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import secrets
 import statistics
 import threading
 import time
 import traceback
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from config import Settings
 from errors import Busy, EngineUnavailable, FootnoteError, UsageError
+from rag.cost import share
 from rag.types import Answer, Turn
+from rag.visible import LOCAL
 
 if TYPE_CHECKING:
     from rag.answer import Answerer
@@ -25,8 +30,11 @@ if TYPE_CHECKING:
     from records.store import Records
 
 KEPT_S = 3600.0  # seconds that a finished answer can be read again; a reload of the page after lunch finds it
-FIRST_ESTIMATE_S = 8.0  # seconds of an answer before any was measured
-REMEMBERED = 20  # durations that the estimate is the median of
+KEPT_ANSWERS = 256  # finished answers kept, 20 to 40 KB each; older ones are in their conversation
+FIRST_ESTIMATE_S = 8.0  # seconds from one answer's end to the next before any was measured
+REMEMBERED = 20  # of these times, whose median the estimate is made of
+TURNS_OF_OTHERS = 16  # that a person waits for at most, however many come who were never served
+PEOPLE = 1000  # whose last turn is remembered; whoever is forgotten counts as never served
 HISTORY_TURNS = 6  # lines of a conversation that the next question is read with
 INTERRUPTED = "The engine ended before this answer was complete."
 
@@ -46,13 +54,21 @@ class Question:
     message: int | None = None
     keep: int | None = None
 
+    @property
+    def person(self) -> str:
+        """Who takes turns with others: the user; as long as all are one user, the conversation."""
+        return self.user if self.user != LOCAL else f"{LOCAL}/{self.conversation}"
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, eq=False)
 class Asked:
     """One question on its way: its events so far, and who is to be told of the next."""
 
     id: str
     question: Question
+    number: int  # counts questions as they come
+    position: int = 0  # in the queue, as the reader was told; 0: not told
+    passed: int = 0  # turns that others had since this person's last one
     history: tuple[Turn, ...] = ()
     message: int | None = None  # the assistant message in the records
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -95,61 +111,75 @@ class Asked:
 
 
 class Desk:
-    """The queue in front of the one model. `start` begins to answer; questions may be put in before."""
+    """The queue in front of the models. `start` begins to answer; questions may be put in before. Threads may share it."""
 
-    def __init__(self, limit: int, mark: str, held: HeldIndexes, records: Records) -> None:
-        self._limit = limit
+    def __init__(self, settings: Settings, mark: str, held: HeldIndexes, records: Records) -> None:
+        self._settings = settings
         self._mark = mark  # begins every answer's id, so that answers of this index folder's engines are known in the records
         self._held = held
         self._records = records
-        self._waiting: deque[Asked] = deque()
+        self._changed = threading.Condition()  # guards what follows
+        self._coming: list[Asked] = []  # being written into their conversation
+        self._waiting: list[Asked] = []  # as they came
+        self._running: list[Asked] = []
+        self._searching: Asked | None = None  # of the running ones, the one that keeps the cores busy
         self._kept: dict[str, Asked] = {}
-        self._current: Asked | None = None
-        self._durations: deque[float] = deque(maxlen=REMEMBERED)
-        self._changed = threading.Condition()
+        self._numbers = itertools.count(1)
+        self._turns: OrderedDict[str, int] = OrderedDict()  # person → number of their last turn, the latest last
+        self._between: deque[float] = deque(maxlen=REMEMBERED)  # seconds from one end to the next while there was work
+        self._since = 0.0  # the last end, or the moment work began
         self._closing = False
         self._failure: FootnoteError | None = None
         self._answerer: Answerer | None = None
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
         self.touched = time.monotonic()
 
     def start(self, answerer: Answerer) -> None:
-        """Begin to answer, in the calling thread's stead: a thread of the desk's own is the only one that uses the model."""
+        """Begin to answer, in threads of the desk's own: `answers_at_once` of the settings."""
         self._answerer = answerer
-        self._thread = threading.Thread(target=self._work, name="answers", daemon=True)
-        self._thread.start()
+        for number in range(max(1, self._settings.answers_at_once)):
+            thread = threading.Thread(target=self._work, name=f"answers {number + 1}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def fail(self, failure: FootnoteError) -> None:
         """The model cannot be loaded: everyone who waits or comes is told why."""
         with self._changed:
             self._failure = failure
-            waiting, self._waiting = list(self._waiting), deque()
+            waiting, self._waiting = self._waiting, []
         for each in waiting:
             self._fail(each, failure)
 
     def ask(self, question: Question) -> Asked:
-        """Put a question in; it has its number at once. Raises Busy when too many wait, UsageError for an empty question."""
-        if self._failure is not None:
-            raise self._failure
+        """Put a question in; it has its place in the queue at once.
+
+        Raises Busy when too many wait, of all or of this person, and UsageError for an empty question.
+        """
         if not question.question.strip():
             raise UsageError("The question is empty.", "Type a question.")
-        self._sweep()
-        asked = Asked(f"{self._mark}-{secrets.token_urlsafe(9)}", question)
-        if len(self._waiting) >= self._limit:
-            raise Busy(f"{len(self._waiting)} questions are waiting already.", "Ask again in a minute.")
-        if self._closing:
-            raise Busy("The engine is ending.", "Ask again in a few seconds.")
-        self._kept[asked.id] = asked
+        with self._changed:
+            self._refuse(question)
+            self._sweep()
+            asked = Asked(f"{self._mark}-{secrets.token_urlsafe(9)}", question, next(self._numbers))
+            self._coming.append(asked)
+            self._kept[asked.id] = asked  # before it stands in the records: a page that finds it there asks for it here
         try:
             self._remember(asked)
         except BaseException:
-            del self._kept[asked.id]
+            with self._changed:
+                self._coming.remove(asked)
+                del self._kept[asked.id]
             raise
         with self._changed:
-            self._waiting.append(asked)
-            self.touched = time.monotonic()
-            self._changed.notify_all()
-        self._tell_positions()
+            self._coming.remove(asked)
+            ended = self._failure or (EngineUnavailable(INTERRUPTED, "Ask again.") if self._closing else None)
+            if ended is None:
+                self._waiting.append(asked)
+                self.touched = time.monotonic()
+                self._tell_positions()
+                self._changed.notify_all()
+        if ended is not None:
+            self._fail(asked, ended)
         return asked
 
     def find(self, answer: str) -> Asked:
@@ -167,60 +197,138 @@ class Desk:
             waited = asked in self._waiting
             if waited:
                 self._waiting.remove(asked)
+                self._tell_positions()
         if waited:
             self._stopped(asked, None)
-            self._tell_positions()
 
     @property
     def waiting(self) -> int:
         return len(self._waiting)
 
     @property
+    def running(self) -> int:
+        return len(self._running)
+
+    @property
     def busy(self) -> bool:
-        return self._current is not None or bool(self._waiting)
+        with self._changed:
+            return bool(self._coming or self._waiting or self._running)
 
     def close(self, wait_s: float = 5.0) -> bool:
-        """Stop what runs, tell who waits, and end the thread; says whether it ended in time."""
+        """Stop what runs, tell who waits, and end the threads; says whether they ended in time."""
         with self._changed:
             self._closing = True
-            waiting, self._waiting = list(self._waiting), deque()
-            current = self._current
+            waiting, self._waiting = self._waiting, []
+            for each in self._running:
+                each.stop.set()
             self._changed.notify_all()
-        if current is not None:
-            current.stop.set()
         for each in waiting:
             self._fail(each, EngineUnavailable(INTERRUPTED, "Ask again."))
-        if self._thread is None:
-            return True
-        self._thread.join(wait_s)
-        return not self._thread.is_alive()
+        deadline = time.monotonic() + wait_s
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
-    # ---- the thread that answers
+    # ---- whose turn it is
+
+    def _refuse(self, question: Question) -> None:
+        """Raises what keeps a question from being taken."""
+        if self._failure is not None:
+            raise self._failure
+        if self._closing:
+            raise Busy("The engine is ending.", "Ask again in a few seconds.")
+        waiting = [*self._waiting, *self._coming]
+        if len(waiting) >= self._settings.queue_limit:
+            raise Busy(f"{len(waiting)} questions are waiting already.", "Ask again in a minute.")
+        own = sum(each.question.person == question.person for each in waiting)
+        if own >= self._settings.queue_limit_person:
+            raise Busy(f"{own} questions of yours are waiting already.", "Wait for their answers, or stop one of them.")
+
+    def _order(self) -> list[Asked]:
+        """Those who wait, in the order in which they are taken if nobody else comes: whose last turn is longest ago comes first."""
+        turns, left, order = dict(self._turns), list(self._waiting), []
+        number = max(turns.values(), default=0)
+        while left:
+            following = min(left, key=lambda each: (each.passed < TURNS_OF_OTHERS, turns.get(each.question.person, 0), each.number))
+            left.remove(following)
+            order.append(following)
+            number += 1
+            turns[following.question.person] = number
+        return order
+
+    def _next(self) -> Asked | None:
+        """The question whose turn it is, as soon as the one before has been searched for; None when the desk is closed."""
+        with self._changed:
+            while not self._closing and (self._searching is not None or not self._waiting):
+                self._changed.wait()
+            if self._closing:
+                return None
+            asked = self._order()[0]
+            person = asked.question.person
+            self._waiting.remove(asked)
+            for each in self._waiting:
+                each.passed = 0 if each.question.person == person else each.passed + 1
+            self._turns[person] = max(self._turns.values(), default=0) + 1
+            self._turns.move_to_end(person)
+            while len(self._turns) > PEOPLE:
+                self._turns.popitem(last=False)
+            if not self._running:
+                self._since = time.monotonic()
+            self._running.append(asked)
+            self._searching = asked
+            self._tell_positions()
+            return asked
+
+    def _searched(self, asked: Asked) -> None:
+        """Its answer is being written, or it has ended: the next one may search."""
+        with self._changed:
+            if self._searching is asked:
+                self._searching = None
+                self._changed.notify_all()
+
+    def _ended(self, asked: Asked) -> None:
+        with self._changed:
+            self._searched(asked)
+            self._running.remove(asked)
+            self.touched = time.monotonic()
+            self._between.append(self.touched - self._since)
+            self._since = self.touched
+            self._tell_positions()
+
+    def _tell_positions(self) -> None:
+        """Tell everyone whose place has changed; called by whoever holds `_changed`, so that no older place is told after a newer."""
+        usual = statistics.median(self._between) if self._between else FIRST_ESTIMATE_S
+        ahead, passed = (1, time.monotonic() - self._since) if self._running else (int(self._answerer is None), 0.0)
+        for position, asked in enumerate(self._order(), 1):
+            if asked.position != position:
+                asked.position = position
+                estimate = max(0.0, usual * (position - 1 + ahead) - passed)
+                asked.say({"event": "queued", "position": position, "estimate_s": round(estimate, 1)})
+
+    # ---- the threads that answer
 
     def _work(self) -> None:
-        while True:
-            with self._changed:
-                while not self._waiting and not self._closing:
-                    self._changed.wait()
-                if self._closing:
-                    return
-                asked = self._current = self._waiting.popleft()
-            self._tell_positions()
-            started = time.monotonic()
+        while (asked := self._next()) is not None:
             try:
                 self._answer(asked)
             finally:
-                self._durations.append(time.monotonic() - started)
-                self.touched = time.monotonic()
-                self._current = None
-                self._tell_positions()
+                self._ended(asked)
 
     def _answer(self, asked: Asked) -> None:
         question = asked.question
         if self._answerer is None:
             raise TypeError("start() was not called")
+        if asked.stop.is_set():
+            self._stopped(asked, None)
+            return
+
+        def emit(event: dict[str, Any]) -> None:
+            if event.get("stage") == "writing":
+                self._searched(asked)
+            asked.say(event)
+
         try:
-            with self._held.use(question.collection) as index:
+            with self._held.use(question.collection) as index, share():
                 answer = self._answerer.answer(
                     question.question,
                     index,
@@ -228,7 +336,7 @@ class Desk:
                     document=question.document,
                     user=question.user,
                     keep=question.keep,
-                    emit=asked.say,
+                    emit=emit,
                     should_stop=asked.stop.is_set,
                     conversation=question.conversation,
                 )
@@ -286,29 +394,22 @@ class Desk:
         if asked.message is not None:
             try:
                 body = answer.as_json() if answer is not None else None
-                self._records.update_message(asked.message, text=text, status=status, answer=body)
+                now = self._records.message(asked.message, asked.question.user)
+                if now is None or now.answer_id == asked.id:  # it may have been asked for once more meanwhile
+                    self._records.update_message(asked.message, text=text, status=status, answer=body)
             except FootnoteError as error:
                 log.error("answer %s could not be kept: %s", asked.id, error)
             except Exception as error:  # noqa: BLE001 - the reader must get the answer even when the records cannot be written
                 report(error, asked.question.question)
         asked.say(event)
         seconds = time.monotonic() - asked.since
-        log.info("answer %s %s after %.2f s, %d waiting", asked.id, event["event"], seconds, len(self._waiting))
-
-    def _tell_positions(self) -> None:
-        with self._changed:
-            waiting, running = list(self._waiting), self._current is not None
-        usual = statistics.median(self._durations) if self._durations else FIRST_ESTIMATE_S
-        for position, asked in enumerate(waiting, 1):
-            estimate = round(usual * (position - 1 + (1 if running or self._answerer is None else 0)), 1)
-            last = next((each for each in reversed(asked.events) if each["event"] == "queued"), None)
-            if last is None or last["position"] != position:
-                asked.say({"event": "queued", "position": position, "estimate_s": estimate})
+        log.info("answer %s %s after %.2f s, %d waiting", asked.id, event["event"], seconds, self.waiting)
 
     def _sweep(self) -> None:
         now = time.monotonic()
-        for number in [number for number, each in list(self._kept.items()) if each.finished and now - each.since > KEPT_S]:
-            self._kept.pop(number, None)
+        finished = [each for each in self._kept.values() if each.finished]
+        for each in finished[:-KEPT_ANSWERS] + [each for each in finished[-KEPT_ANSWERS:] if now - each.since > KEPT_S]:
+            del self._kept[each.id]
 
 
 def report(error: BaseException, secret: str = "") -> str:

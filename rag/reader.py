@@ -12,6 +12,7 @@ import importlib.util
 import json
 import os
 import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ FORMAT = 1  # of reader.json
 WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"  # the body's tensor that is not trained and not shipped
 BODY_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # model.safetensors of all-MiniLM-L6-v2
 BATCH_TOKENS = 2048  # tokens of one forward pass; keeps the activations near 60 MB
+QUESTIONS_KEPT = 8  # whose passages' logits are kept, 0.1 MB each: an answer's and those of searches beside it
 STRIDE_TOKENS = 64  # overlap of two windows over one long passage; longer than the longest answer looked for
 
 
@@ -204,10 +206,9 @@ class Reader:
         self.model.load_state_dict(weights, strict=True)
         self.model.eval()
         self.half = half_precision()
-        # What it read last: retrieval asks for the same passages as the evidence does, a moment before.
+        # What it read last, by question: retrieval asks for the same passages as the evidence does, a moment before.
         self._one = threading.Lock()
-        self._question = ""
-        self._read: dict[str, list[tuple[Window, np.ndarray]]] = {}
+        self._read: OrderedDict[str, dict[str, list[tuple[Window, np.ndarray]]]] = OrderedDict()
 
     @staticmethod
     def _about(folder: Path) -> dict[str, Any]:
@@ -226,16 +227,18 @@ class Reader:
     def read(self, question: str, texts: Sequence[str], sentences: Sequence[Sequence[tuple[int, int]]] | None = None) -> list[Reading]:
         """One Reading a text, in order. `sentences`: for each text the character spans to score apart."""
         with self._one:
-            if question != self._question:
-                self._question, self._read = question, {}
+            read = self._read.setdefault(question, {})
+            self._read.move_to_end(question)
+            if len(self._read) > QUESTIONS_KEPT:
+                self._read.popitem(last=False)
             asked = self.windows.question_ids(question)
-            new = [text for text in dict.fromkeys(texts) if text not in self._read]
+            new = [text for text in dict.fromkeys(texts) if text not in read]
             windows = [window for number, text in enumerate(new) for window in self.windows.over(number, asked, text)]
             logits = self._logits(windows)
             for number, text in enumerate(new):
-                self._read[text] = [(window, array) for window, array in zip(windows, logits, strict=True) if window.text == number]
+                read[text] = [(window, array) for window, array in zip(windows, logits, strict=True) if window.text == number]
             return [
-                self._reading(self._read[text], len(text), sentences[number] if sentences is not None else ())
+                self._reading(read[text], len(text), sentences[number] if sentences is not None else ())
                 for number, text in enumerate(texts)
             ]
 

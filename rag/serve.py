@@ -1,7 +1,7 @@
 """Settings → the engine process of an index folder: HTTP over a private Unix socket, answers as lines of JSON events.
 
-It answers /health at once and loads the models meanwhile. One question at a time goes through the model (desk.py); searches,
-pages and lists do not wait for it. SIGTERM ends it in order: what runs is stopped, kept, and told to its reader.
+It answers /health at once and loads the models meanwhile. Questions take turns (desk.py); searches, pages and lists do not wait for
+them. SIGTERM ends it in order: what runs is stopped, kept, and told to its reader.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ KEEPALIVE_S = 5.0  # seconds of silence after which an empty line tells the read
 GRACE_S = 3  # seconds that open requests are given when the engine ends
 LOG_BYTES = 1_000_000  # of one log file; three are kept
 IMAGES = 48  # pictures of pages kept in memory, about 0.3 MB each
+SEARCHES = 4  # at once; more would only wait for the models, and keep the threads that requests need
 BODY_BYTES = 2_000_000  # of a request that is no upload; a long conversation has a few thousand characters
 STATUS = {UsageError: 400, UnknownUser: 403, IndexMissing: 404, Busy: 503, EngineUnavailable: 503}
 
@@ -84,7 +85,7 @@ class Engine:
         self.code = fingerprint(settings)
         self.records = Records(settings.records)
         self.held = HeldIndexes(settings.index, self._embedder_name)
-        self.desk = Desk(settings.queue_limit, place(settings).key, self.held, self.records)
+        self.desk = Desk(settings, place(settings).key, self.held, self.records)
         self.jobs = Jobs(settings)
         self.closing = threading.Event()
         self.touched = time.monotonic()
@@ -92,7 +93,9 @@ class Engine:
         self._sandbox: Sandbox | None = None
         self._sandbox_lock = threading.Lock()
         self._images: OrderedDict[tuple[object, ...], bytes] = OrderedDict()
+        self._images_lock = threading.Lock()
         self._suggested: dict[tuple[str, str, str], list[str]] = {}
+        self.searches = asyncio.Semaphore(SEARCHES)
 
     # ---- life
 
@@ -195,6 +198,7 @@ class Engine:
             "model": self.model.name if self.model is not None else "",
             "level": self.model.level if self.model is not None else "",
             "waiting": self.desk.waiting,
+            "running": self.desk.running,
             "seconds": round(time.time() - self.started, 1),
             "error": {"error": type(failure).__name__, "message": failure.message, "cure": failure.cure} if failure else None,
         }
@@ -229,9 +233,11 @@ class Engine:
     def suggestions(self, collection: str, user: str) -> list[str]:
         with self.held.use(collection) as index:
             key = (collection, index.version, user)
-            if key not in self._suggested:
-                self._suggested = {key: suggest(index.catalog, visible(user, index))}
-            return self._suggested[key]
+            found = self._suggested.get(key)
+            if found is None:
+                found = suggest(index.catalog, visible(user, index))
+                self._suggested = {key: found}
+            return found
 
     def page_text(self, collection: str, document: int, page: int | None, user: str) -> dict[str, Any]:
         with self.held.use(collection) as index:
@@ -257,12 +263,14 @@ class Engine:
             found = _document(index, document, user)
         path = _original(found)
         key = (found.sha256, page, tuple(quotes), width)
-        if key not in self._images:
+        image = self._images.get(key)
+        if image is None:
             image = self._rendering().render_page(path, page, quotes, width)
-            while len(self._images) >= IMAGES:
-                self._images.popitem(last=False)
-            self._images[key] = image
-        return self._images[key]
+            with self._images_lock:
+                self._images[key] = image
+                while len(self._images) > IMAGES:
+                    self._images.popitem(last=False)
+        return image
 
     def _rendering(self) -> Sandbox:
         from ingest.sandbox import Sandbox
@@ -572,7 +580,8 @@ async def _search(engine: Engine, request: Request) -> Response:
             )
         return [each.as_json() for each in hits]
 
-    return JSONResponse({"passages": await run_in_threadpool(find)})
+    async with engine.searches:
+        return JSONResponse({"passages": await run_in_threadpool(find)})
 
 
 async def _ask(engine: Engine, request: Request) -> Response:
@@ -597,7 +606,9 @@ async def _state(engine: Engine, request: Request) -> Response:
 
 
 async def _stop(engine: Engine, request: Request) -> Response:
-    await run_in_threadpool(engine.desk.end, request.path_params["answer"])
+    asked = engine.desk.find(request.path_params["answer"])
+    asked.stop.set()  # now, whatever other requests keep the threads
+    await run_in_threadpool(engine.desk.end, asked.id)
     return JSONResponse({"stopping": True})
 
 
@@ -614,23 +625,25 @@ async def _events(engine: Engine, request: Request) -> Response:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(more.set)
 
-        asked.listeners.add(listener)
+        with asked.lock:
+            asked.listeners.add(listener)
         try:
             while True:
                 more.clear()
-                fresh = asked.events[sent:]
+                finished, fresh = asked.finished, asked.events[sent:]  # in this order: the last event comes before the end
                 sent += len(fresh)
                 if fresh:
                     yield b"".join(json.dumps(each, ensure_ascii=False).encode() + b"\n" for each in fresh)
                     continue
-                if asked.finished or engine.closing.is_set():
+                if finished or engine.closing.is_set():
                     return
                 try:
                     await asyncio.wait_for(more.wait(), KEEPALIVE_S)
                 except TimeoutError:
                     yield b"\n"
         finally:
-            asked.listeners.discard(listener)
+            with asked.lock:
+                asked.listeners.discard(listener)
 
     return StreamingResponse(lines(), media_type="application/x-ndjson")
 

@@ -30,7 +30,7 @@ Room = tuple[Client, Engine, ScriptedAnswerer]
 
 @pytest.fixture
 def room(tmp_path: Path) -> Iterator[Room]:
-    settings = settings_in(tmp_path, queue_limit=3)
+    settings = settings_in(tmp_path, queue_limit=3, answers_at_once=1)
     build(settings, {"leave.md": LEAVE, "travel.md": TRAVEL})
     with running(settings) as found:
         yield found
