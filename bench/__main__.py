@@ -10,7 +10,7 @@ from pathlib import Path
 
 import config
 from bench.machine import machine
-from bench.measures import MEASURES, Bench
+from bench.measures import BUILT, MEASURES, Bench
 from bench.sets import question_sets
 from errors import FootnoteError, UsageError
 from evals.results import save, table
@@ -40,6 +40,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("measures", nargs="*", metavar="MEASURE", help=f"any of: {', '.join(MEASURES)} (default: all)")
     made.add_argument("--sets", nargs="+", default=(), metavar="NAME", help="only these sets")
     made.add_argument("--limit", type=int, metavar="N", help="only N questions of each set, spread over it")
+    made.add_argument(
+        "--index", type=Path, metavar="DIR", help=f"indexes built before, named as the sets: only looked at, by {', '.join(BUILT)}"
+    )
     made.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="where JSON is kept (default: bench/results)")
     return made
 
@@ -49,16 +52,22 @@ def _bench(chosen: argparse.Namespace) -> None:
     if unknown:
         raise UsageError(f"There is no measure named {unknown[0]!r}.", f"There are: {', '.join(MEASURES)}.")
     sets = question_sets(chosen.data, chosen.sets)
+    names = chosen.measures or (BUILT if chosen.index else tuple(MEASURES))
+    if chosen.index and not set(names) <= set(BUILT):
+        raise UsageError(f"With --index only these measures go: {', '.join(BUILT)}.", "The others build indexes of their own.")
     settings = config.load()
-    settings = dataclasses.replace(settings, index=settings.home / "bench" / "indexes", home=settings.home / "bench")
-    settings.index.mkdir(parents=True, exist_ok=True)
+    settings = dataclasses.replace(settings, index=chosen.index or settings.home / "bench" / "indexes", home=settings.home / "bench")
+    if not chosen.index:
+        settings.index.mkdir(parents=True, exist_ok=True)
     where = machine()
     print(", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in where.items()))
-    bench = Bench(tuple(sets), settings, Embedder(settings, REMEMBERED), chosen.limit, chosen.data, _say)
-    for name in chosen.measures or MEASURES:
+    embedder = Embedder(settings, REMEMBERED)
+    bench = Bench(tuple(sets), settings, embedder, chosen.limit, chosen.data, _say, chosen.index is not None, chosen.results)
+    for name in names:
         measured = MEASURES[name](bench)
         _say("")
-        print(f"\n## {measured.title}\n\n{table(measured.head, measured.rows)}", flush=True)
+        for each in (measured, *measured.also):
+            print(f"\n## {each.title}\n\n{table(each.head, each.rows)}", flush=True)
         path = save("bench", name, {"machine": where, "limit": chosen.limit, "body": measured.body}, settings, chosen.results)
         print(f"Kept in {path.name}", file=sys.stderr)
 

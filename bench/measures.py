@@ -6,12 +6,14 @@ Every measure returns rows for the table and a body for the JSON. Timings are re
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,23 +24,26 @@ from bench.sets import QuestionSet
 from bench.timing import Timing, timing
 from config import ROOT, Settings
 from errors import FootnoteError
+from evals.intervals import Interval
 from evals.metrics import RANKED
 from evals.prepare import opened
 from evals.questions import Question, half_of, read, spread
+from evals.results import save
+from evals.run import WRONGLY_REFUSED
 from evals.units import kind_of
 
 if TYPE_CHECKING:
     from ingest.embed import Embedder
+    from ingest.open import Index
     from rag.client import Client
 
 REPEATS = 5
 CHANGED_SHARE = 0.01  # of a set's files, for the refresh after a change
 TYPICAL_QUESTIONS = 20  # asked of each set for the time to the first sentence
 OFF_TOPIC = ROOT / "evals" / "off_topic.jsonl"
-ANSWERED = (
-    "questions", "citations", "quotes_wrong", "contains", "short_f1", "cited_gold", "number_right", "number_wrong", "refused_wrongly",
-    "refused_rightly",
-)  # of each set's answers
+ANSWERED = ("contains", "short_f1", "cited_gold", "number_right", "number_wrong")  # of each set's answers
+BUILT = ("index", "retrieval", "answers")  # measures that only look at an index, so that it may be one that people are served from
+FIRST = "recall@5"  # more than 0: a gold place is among the first five
 ANSWER_SLACK = 1  # pages either side of the gold one: where a page is counted from differs
 TEXT_SUFFIXES = (".md", ".txt", ".html", ".csv", ".rst")  # a line can be added to these without breaking them
 COMMAND_S = 3600  # longest a command may take
@@ -46,7 +51,8 @@ COMMAND_S = 3600  # longest a command may take
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What every measure gets. `settings` point to folders of the bench's own; `say` hears of progress."""
+    """What every measure gets. `settings` point to folders of the bench's own, unless the indexes were `built` before; `say` hears of
+    progress, `results` is where answers are kept, one by one."""
 
     sets: tuple[QuestionSet, ...]
     settings: Settings
@@ -54,6 +60,12 @@ class Bench:
     limit: int | None = None
     folder: Path | None = None  # that the sets lie in; some measures find more there
     say: Callable[[str], None] = lambda _: None
+    built: bool = False
+    results: Path | None = None
+
+    def docs(self, each: QuestionSet) -> Path | None:
+        """What the set's index is brought up to date with first: nothing where it was built before."""
+        return None if self.built else each.docs
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +76,7 @@ class Measured:
     head: tuple[str, ...]
     rows: tuple[tuple[object, ...], ...]
     body: dict[str, Any] = field(default_factory=dict)
+    also: tuple[Measured, ...] = ()  # further tables of the same run; their bodies are part of this one's
 
 
 def completeness(bench: Bench) -> Measured:
@@ -73,8 +86,10 @@ def completeness(bench: Bench) -> Measured:
     rows: list[tuple[object, ...]] = []
     body = {}
     for each in bench.sets:
-        bench.say(f"indexing {each.name}")
-        report = refresh([(each.name, each.docs)], each.name, bench.settings, embedder=lambda: bench.embedder)
+        report = None
+        if not bench.built:
+            bench.say(f"indexing {each.name}")
+            report = refresh([(each.name, each.docs)], each.name, bench.settings, embedder=lambda: bench.embedder)
         with opened(bench.settings, each.name, None, bench.embedder) as index:
             documents = index.catalog.documents()
         files = {path.relative_to(each.docs).as_posix() for path in each.files()}
@@ -83,20 +98,20 @@ def completeness(bench: Bench) -> Measured:
         silent = sorted(files - ready - set(failed))
         rows.append((
             each.name, len(files), len(ready), len(failed), len(silent), sum(document.pages for document in documents),
-            sum(document.passages for document in documents), f"{report.seconds:.1f}",
+            sum(document.passages for document in documents), f"{report.seconds:.1f}" if report else "–",
         ))
         body[each.name] = {
             "files": len(files), "ready": len(ready), "failed": failed, "silent": silent,
             "without_text": sorted(each.path for each in documents if each.status == "ready" and not each.passages),
             "warnings": {document.path: list(document.warnings) for document in documents if document.warnings},
-            "added": report.count("added"), "seconds": round(report.seconds, 2),
+            **({"added": report.count("added"), "seconds": round(report.seconds, 2)} if report else {}),
         }
     head = ("set", "files", "indexed", "failed, with reason", "neither", "pages", "passages", "seconds of this refresh")
     return Measured("Index completeness", head, tuple(rows), body)
 
 
 def retrieval(bench: Bench) -> Measured:
-    """Our retrieval beside the plain baseline, on the same questions and text."""
+    """Our retrieval beside the plain baseline, on the same questions and text; also on the half that nothing was chosen with."""
     from evals.retrieval import retrieval as measured
     from rag.answer import Answerer, open_reader
 
@@ -105,62 +120,123 @@ def retrieval(bench: Bench) -> Measured:
     reader = open_reader(bench.settings)
     for each in bench.sets:
         bench.say(f"retrieval on {each.name}")
-        with opened(bench.settings, each.name, each.docs, bench.embedder) as index:
+        with opened(bench.settings, each.name, bench.docs(each), bench.embedder) as index:
             scores = measured(
                 _asked(bench, each), index, Answerer(bench.settings, bench.embedder, None, None, *reader), unit=_unit(each),
                 baseline_cache=bench.settings.home / "baseline",
             )
-        summary = scores.summary()
-        for system, found in summary.items():
-            if isinstance(found, dict):
-                rows.append((each.name, summary["unit"], system, *(found[measure] for measure in RANKED)))
-        body[each.name] = {
-            name: {measure: value.as_json() for measure, value in found.items()} if isinstance(found, dict) else found
-            for name, found in summary.items()
-        }
+        held = dataclasses.replace(scores, questions=tuple(one for one in scores.questions if half_of(one) == "report"))
+        for label, some in ((each.name, scores), (f"{each.name}, report half", held)):
+            if not some.questions:
+                continue
+            summary = some.summary()
+            for system, found in summary.items():
+                if isinstance(found, dict):
+                    first = sum(value > 0 for value in some.values(system, FIRST)) if system in some.scores else ""
+                    rows.append((label, summary["unit"], system, *(found[measure] for measure in RANKED), first))
+            body[label] = {
+                name: {measure: value.as_json() for measure, value in found.items()} if isinstance(found, dict) else found
+                for name, found in summary.items()
+            }
         body[each.name]["seconds"] = {system: timing(seconds).as_json() for system, seconds in scores.seconds.items()}
-    return Measured("Retrieval", ("set", "unit", "system", *RANKED), tuple(rows), body)
+    return Measured("Retrieval", ("set", "unit", "system", *RANKED, "questions with a gold place in the first 5"), tuple(rows), body)
 
 
 def answers(bench: Bench) -> Measured:
     """Every answer to every question: no quote differs from the stored text, and what the answers are worth, also on the half of the
     documents that nothing was chosen with. Each set is asked our own off-topic questions, too."""
-    from evals.run import run, summary
+    from evals.audit import FALSE, READ
+    from evals.run import curve, run, summary
     from rag.answer import Answerer, open_reader
     from rag.engine import open_model
 
-    rows: list[tuple[object, ...]] = []
+    worth: list[tuple[object, ...]] = []
+    refused: list[tuple[object, ...]] = []
     body = {}
     model = open_model(bench.settings, say=bench.say)
     reader = open_reader(bench.settings)
     nonsense = spread(read(OFF_TOPIC), bench.limit)
+    shares = [f"{share:.2f}" for share in WRONGLY_REFUSED]
     try:
         for each in bench.sets:
-            with opened(bench.settings, each.name, each.docs, bench.embedder) as index:
+            with opened(bench.settings, each.name, bench.docs(each), bench.embedder) as index:
                 answerer = Answerer(bench.settings, bench.embedder, model, None, *reader)
                 asked, say = _asked(bench, each), partial(_about, bench, each.name)
                 said = run(asked, index, answerer, unit=_unit(each), slack=ANSWER_SLACK, say=say)
                 strange = run(nonsense, index, answerer, say=say)
+                audited = _audited(each.name, [*said, *strange], index)
+                made_with = {"collection": each.name, "index_version": index.version, "model": model.name, "level": model.level}
+            for name, rows in ((each.name, said), (f"{each.name}-off-topic", strange)):
+                save("run", name, {**made_with, "rows": rows}, bench.settings, bench.results)
             held = {question.id for question in asked if half_of(question) == "report"}
-            refused = summary(strange)["refused_rightly"]
+            theirs = summary(strange)["refused_rightly"]
             for label, some in ((each.name, said), (f"{each.name}, report half", [row for row in said if row["id"] in held])):
-                scores = summary(some)
-                rows.append((
-                    label, *(scores[name] for name in ANSWERED), refused, scores["first_sentence_s"]["p50"], scores["seconds"]["p95"],
-                ))
-                body[label] = {name: value.as_json() if hasattr(value, "as_json") else value for name, value in scores.items()}
+                scores, at = summary(some), curve(some)
                 by_kind = scores["refused_rightly_by_kind"]
+                kinds = ", ".join(f"{kind} {round(found.mean * found.n)} of {found.n}" for kind, found in by_kind.items())
+                body[label] = {name: value.as_json() if hasattr(value, "as_json") else value for name, value in scores.items()}
                 body[label]["refused_rightly_by_kind"] = {kind: value.as_json() for kind, value in by_kind.items()}
-            body[each.name]["off_topic_refused"] = refused.as_json()
-            body[each.name]["wrong"] = [row for row in (*said, *strange) if row["quotes_wrong"]]
+                body[label]["curve"] = {share: value.as_json() for share, value in at.items()}
+                worth.append((
+                    label, len(some), *(_with_count(scores[name]) if name.startswith("number") else scores[name] for name in ANSWERED),
+                    scores["first_sentence_s"]["p50"], scores["seconds"]["p95"],
+                ))
+                refused.append((
+                    label, scores["refused_wrongly"], scores["refused_rightly"], kinds or "–", *(at.get(share, "–") for share in shares),
+                ))
+            body[each.name].update({
+                "off_topic_refused": theirs.as_json(), "audited": audited,
+                "wrong": [row for row in (*said, *strange) if row["quotes_wrong"]],
+            })
     finally:
         model.close()
-    head = (
-        "set", "questions", "citations", "quotes that differ", "gold answer shown", "short answer F1", "gold place cited (± 1 page)",
-        "amounts right", "amounts wrong", "wrongly refused", "rightly refused", "our off-topic refused", "first sentence p50, s",
-        "answer p95, s",
+    shown = [
+        (
+            each.name, body[each.name]["citations"], len(body[each.name]["wrong"]), sum(body[each.name]["audited"].values()),
+            body[each.name]["audited"].get(READ, 0), body[each.name]["audited"].get(FALSE, 0),
+            Interval(**body[each.name]["off_topic_refused"]),
+        )
+        for each in bench.sets
+    ]
+    return Measured(
+        f"Answers ({model.name})",
+        (
+            "set", "questions", "gold answer shown", "short answer F1", "gold place cited (± 1 page)", "amounts right", "amounts wrong",
+            "first sentence p50, s", "answer p95, s",
+        ),
+        tuple(worth), body,
+        (
+            Measured(
+                "Refusals; the last columns: of the unanswerable, refused at the threshold that refuses this share of the answerable",
+                ("set", "wrongly refused", "rightly refused", "by kind", *shares), tuple(refused),
+            ),
+            Measured(
+                "Sources",
+                (
+                    "set", "citations", "answers with a quote that differs", "sentences audited by their words", READ, FALSE,
+                    "our off-topic questions refused",
+                ),
+                tuple(shown),
+            ),
+        ),
     )
-    return Measured(f"Answers and quotes ({model.name})", head, tuple(rows), body)
+
+
+def _audited(name: str, rows: Sequence[dict[str, Any]], index: Index) -> dict[str, int]:
+    """Verdict of the audit → shown sentences."""
+    from evals.audit import audit
+
+    numbers = {each.document: each.id for each in index.catalog.documents()}
+
+    def page_text(document: str, page: int | None) -> str:
+        return str(index.catalog.page(numbers[document], page).text)
+
+    return dict(Counter(each.code for each in audit({"name": name, "rows": rows}, page_text)))
+
+
+def _with_count(found: Interval) -> str:
+    """An interval and the count behind it: sets with few amounts are read by the count."""
+    return f"{found} ({round(found.mean * found.n)} of {found.n})" if found.n else "–"
 
 
 def _about(bench: Bench, name: str, text: str) -> None:

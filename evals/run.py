@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from evals.intervals import interval
+from evals.intervals import Interval, interval
 from evals.metrics import citation_scores, contains, exact_match, f1, number_verdict, word_recall
 from evals.prepare import stored_pages
 from evals.questions import Question
@@ -20,11 +20,13 @@ from evals.results import table
 from evals.units import Span, Units, kind_of
 from ingest.open import Index
 from rag.answer import Answerer
+from rag.evidence import evidence
 from rag.types import Answer, Turn
 
 WORDING = ("exact", "f1", "short_exact", "short_f1", "contains", "word_recall", "number_right", "number_wrong")
 CITING = ("gold_in_passages", "citation_precision", "citation_recall", "cited_gold")
 HOW = ("quoted", "shortened", "written")
+WRONGLY_REFUSED = (0.05, 0.10, 0.15, 0.20, 0.30)  # shares of the answerable at which a curve says what is refused rightly
 LABELS = {
     "exact": "answer is a gold answer (exact match)",
     "f1": "F1 of words",
@@ -76,8 +78,10 @@ def run(
         history = [Turn(role, content) for role, content in question.history]
         answer = answerer.answer(question.question, index, history=history, document=question.document, emit=emit)
         seconds = time.perf_counter() - started
+        found = evidence(answer.question, answer.hits, answerer.embedder, answerer.reader, answerer.weights)  # as while answering
         rows.append({
             **score(question, answer, units, slack, index),
+            "probability": round(found.probability, 4),
             "seconds": round(seconds, 3), "first_sentence_s": round(first[0], 3) if first else None,
             "cpu_s": answer.usage.get("cpu_seconds"),
         })
@@ -159,6 +163,19 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "first_sentence_s": _spread([each["first_sentence_s"] for each in rows if each["first_sentence_s"] is not None]),
         "cpu_s": _spread([each["cpu_s"] for each in rows if each["cpu_s"] is not None]),
     }
+
+
+def curve(rows: Sequence[dict[str, Any]]) -> dict[str, Interval]:
+    """Share of the answerable that may be refused → share of the unanswerable that the evidence would refuse at that threshold.
+
+    Other reasons to refuse come on top; without questions of both kinds there is no curve.
+    """
+    answerable = [each["probability"] for each in rows if each["answerable"]]
+    unanswerable = [each["probability"] for each in rows if not each["answerable"]]
+    if not answerable or not unanswerable:
+        return {}
+    thresholds = {share: float(np.quantile(answerable, share)) for share in WRONGLY_REFUSED}
+    return {f"{share:.2f}": interval([float(each < least) for each in unanswerable]) for share, least in thresholds.items()}
 
 
 def text(scores: dict[str, Any]) -> str:
