@@ -20,6 +20,7 @@ from typing import Any
 from errors import UsageError
 from evals.results import table
 
+YEAR = re.compile(r"\b(?:19|20)\d\d\b")
 WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+")
 TURNS = re.compile(r"\b(?:not|no|never|nor|neither|none|without|unless|only|except|if|until|cannot|\w+n['’]t)\b", re.IGNORECASE)
 SAME = "same words"  # the sentence is words of its quote, in their order, and leaves out none that turns its meaning
@@ -116,7 +117,18 @@ def verdict(sentence: str, cited: Sequence[dict[str, Any]], page_text: Callable[
     if any(each[0].isdigit() and each not in headers for each in missing):
         return FALSE
     row = quote.lstrip().startswith("|") or " | " in quote
-    return ROW if row and not turned and all(each in headers for each in missing) else READ
+    return ROW if row and not turned and all(each in headers for each in missing) and not _titled(sentence, around) else READ
+
+
+def _titled(sentence: str, tables: str) -> bool:
+    """The row is called by the first cell of a header whose other cells are years. That is often the title of the first rows only:
+    `| Operating activities | 2023 | 2022 |` does not make "Net increase in cash" one of the operating activities."""
+    name = _words(sentence.partition(":")[0])
+    for line in tables.splitlines():
+        first, _, others = line.strip().strip("|").partition("|")
+        if name and _words(first) == name and YEAR.search(others):
+            return True
+    return False
 
 
 def _words(text: str) -> list[str]:
@@ -135,7 +147,7 @@ def _in_order(said: Iterable[str], source: Iterable[str]) -> list[str] | None:
 
 
 def sample(every: Sequence[Audited], count: int, seed: int) -> list[Audited]:
-    """All sentences of `count` answers: those that the words alone do not settle first, the rest drawn from each set in turn."""
+    """All sentences of `count` answers: those that are not words of their quote first, the rest drawn from each set in turn."""
     answers: dict[tuple[str, str], list[Audited]] = {}
     for each in every:
         answers.setdefault((each.set, each.id), []).append(each)
@@ -143,7 +155,7 @@ def sample(every: Sequence[Audited], count: int, seed: int) -> list[Audited]:
     unsure: list[list[Audited]] = []
     sure: dict[str, list[list[Audited]]] = {}
     for (name, _), sentences in answers.items():
-        settled = all(each.code in (SAME, ROW) for each in sentences)
+        settled = all(each.code == SAME for each in sentences)
         (sure.setdefault(name, []) if settled else unsure).append(sentences)
     chance.shuffle(unsure)
     for some in sure.values():

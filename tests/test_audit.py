@@ -47,6 +47,25 @@ def test_words_alone_tell_what_is_supported_and_what_a_person_must_read(sentence
     assert verdict_on(sentence, quote) == expected
 
 
+@pytest.mark.parametrize(
+    ("sentence", "expected"),
+    [
+        ("Operating activities: Net increase in cash; 2023: 306; 2022: (614)", READ),
+        ("Net increase in cash; 2023: 306; 2022: (614)", ROW),
+        ("City: Berlin; Limit: 140", ROW),
+    ],
+)
+def test_the_title_of_a_table_s_first_rows_is_no_name_for_all_of_them(sentence: str, expected: str) -> None:
+    """A cash flow statement was shown whose last row was called "Operating activities", as its header's first cell says of the first rows:
+    every word of it stands on the page, and it is false. Only a person can tell."""
+    table = "| Operating activities | 2023 | 2022 |\n| Net income | 12 | 9 |\n| Net increase in cash | 306 | (614) |\n"
+    page = table + "\n| City | Limit |\n| Berlin | 140 |\n"
+    quote = "| Berlin | 140 |" if "Berlin" in sentence else "| Net increase in cash | 306 | (614) |"
+    start = page.index(quote)
+    cited = {"sentence": 0, "document": "a.pdf", "page": 1, "start": start, "end": start + len(quote), "quote": quote}
+    assert verdict(sentence, [cited], lambda document, page_number: page) == expected
+
+
 def test_a_citation_of_other_text_than_is_stored_is_false() -> None:
     """However well the sentence fits its quote, the quote must stand there."""
     cited = {"sentence": 0, "document": "leave.md", "page": None, "start": 3, "end": 3 + len(FULL), "quote": FULL}
