@@ -23,7 +23,7 @@ import httpx
 
 import errors
 from config import ROOT, Settings
-from errors import EngineUnavailable, FootnoteError
+from errors import EngineUnavailable, FootnoteError, UsageError
 from rag.place import environment, fingerprint, place, prepare
 
 CONNECT_S = 5.0  # a socket on this machine answers at once, or the machine is very busy
@@ -271,6 +271,10 @@ class Client:
                         return
             except httpx.HTTPError:
                 pass
+            except UsageError:
+                if not tries:
+                    raise  # otherwise another engine has taken the place of the one that was lost, and knows nothing of this answer
+                raise EngineUnavailable("The engine stopped while it answered. It runs again.", "Ask again.") from None
             tries += 1
             if tries > 3:
                 raise EngineUnavailable("The engine stopped while it answered.", "Ask again.")

@@ -245,15 +245,20 @@ class Desk:
             raise Busy(f"{own} questions of yours are waiting already.", "Wait for their answers, or stop one of them.")
 
     def _order(self) -> list[Asked]:
-        """Those who wait, in the order in which they are taken if nobody else comes: whose last turn is longest ago comes first."""
-        turns, left, order = dict(self._turns), list(self._waiting), []
+        """Those who wait, in the order in which they are taken if nobody else comes.
+
+        First, as they came, those past whom TURNS_OF_OTHERS went; then those whose person's last turn is longest ago, or never was.
+        """
+        turns, left, order = dict(self._turns), {each: each.passed for each in self._waiting}, []
         number = max(turns.values(), default=0)
         while left:
-            following = min(left, key=lambda each: (each.passed < TURNS_OF_OTHERS, turns.get(each.question.person, 0), each.number))
-            left.remove(following)
+            long = [each for each, passed in left.items() if passed >= TURNS_OF_OTHERS]
+            following = long[0] if long else min(left, key=lambda each: (turns.get(each.question.person, 0), each.number))
+            person = following.question.person
+            left = {each: 0 if each.question.person == person else passed + 1 for each, passed in left.items() if each is not following}
             order.append(following)
             number += 1
-            turns[following.question.person] = number
+            turns[person] = number
         return order
 
     def _next(self) -> Asked | None:

@@ -16,6 +16,7 @@ import config
 from config import Settings
 from ingest.open import Index
 from ingest.refresh import refresh
+from rag.answer import Answerer
 from rag.client import Client
 from rag.place import place, prepare
 from rag.serve import Engine, _listen, application
@@ -39,8 +40,6 @@ class ScriptedAnswerer:
         self.heard: list[tuple[str, tuple[Turn, ...]]] = []
 
     def search(self, question: str, index: Index, **options: Any) -> list[Hit]:
-        from rag.answer import Answerer
-
         return Answerer(self.settings, self.embedder).search(question, index, **options)
 
     def answer(
@@ -87,15 +86,15 @@ def build(settings: Settings, files: dict[str, str], collection: str = "default"
 
 
 @contextmanager
-def running(settings: Settings) -> Iterator[tuple[Client, Engine, ScriptedAnswerer]]:
-    """A served engine, and a client of it."""
+def running(settings: Settings, answerer: Answerer | None = None) -> Iterator[tuple[Client, Engine, ScriptedAnswerer]]:
+    """A served engine, and a client of it. It answers by `answerer`, by a script where there is none."""
     found = place(settings)
     prepare(found)
     engine = Engine(settings)
     scripted = ScriptedAnswerer(settings)
-    engine.answerer = scripted  # type: ignore[assignment]
+    engine.answerer = answerer or scripted  # type: ignore[assignment]
     engine._loaded.set()
-    engine.desk.start(scripted)  # type: ignore[arg-type]
+    engine.desk.start(answerer or scripted)  # type: ignore[arg-type]
     engine.stage = "ready"
     server = uvicorn.Server(uvicorn.Config(application(engine), log_config=None, lifespan="off", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [_listen(found)]}, daemon=True)

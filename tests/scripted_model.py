@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 from rag.types import Turn
@@ -13,11 +15,13 @@ class ScriptedModel:
     name = "scripted"
     context_tokens = 2000
 
-    def __init__(self, script: str = "", level: str = "free") -> None:
+    def __init__(self, script: str = "", level: str = "free", pause_s: float = 0.0) -> None:
         self.script = script
+        self.pause_s = pause_s  # before each word, so that answers written at once overlap
         self.level = level
         self.prompts: list[str] = []
         self.pieces = 0  # handed out so far
+        self._own = threading.local()
 
     def tokenize(self, text: str) -> list[int]:
         return [len(word) for word in text.split()]
@@ -33,7 +37,9 @@ class ScriptedModel:
         for number, word in enumerate(self.script.split(" ")):
             if number == max_tokens or (should_stop is not None and should_stop()):
                 return
+            time.sleep(self.pause_s)
             self.pieces += 1
+            self._own.pieces = getattr(self._own, "pieces", 0) + 1
             yield word if number == 0 else f" {word}"
 
     def score(
@@ -42,7 +48,7 @@ class ScriptedModel:
         return [-1.0] * len(continuations)
 
     def usage(self) -> dict[str, float]:
-        return {"answer_tokens": float(self.pieces)}
+        return {"answer_tokens": float(getattr(self._own, "pieces", 0))}
 
     def close(self) -> None:
         return None
