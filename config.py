@@ -45,6 +45,7 @@ class Settings:
     )
     reader: str = setting("models/reader", "folder of the trained reader that marks answers in passages; empty: the embedder alone")
     context_tokens: int = setting(4096, "tokens of the language model's window; SmolLM2 has 8192, memory grows with it")
+    memory_mb: int = setting(384, "MB for what the language model has read: running prompts, and earlier ones that new ones share words with")
     threads: int = setting(0, "threads for models; 0: all cores this process may use")
     server_url: str = setting("", "OpenAI-compatible server used instead of the in-process model; empty: none")
     server_model: str = setting("", "model name sent to server_url")

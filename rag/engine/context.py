@@ -1,0 +1,230 @@
+"""Tokens of many sequences → logits, through llama.cpp's low-level calls. One thread at a time may use a context.
+
+All sequences share one buffer of cells ("unified"): a sequence that shares a prefix with another holds the same cells, nothing is copied.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+import numpy
+
+from errors import ModelMissing
+from rag.engine.files import header
+
+BATCH_TOKENS = 512  # tokens read in one call; llama.cpp gains nothing on a CPU from more
+OUTPUTS = 128  # tokens of one call whose logits can be asked for; each takes a row of the vocabulary (200 KB for the bundled model)
+SEQUENCES = 64  # that are kept or running at once; llama.cpp's limit is 256
+
+Logits = numpy.ndarray[Any, numpy.dtype[numpy.float32]]
+
+_said: deque[str] = deque(maxlen=40)  # the last lines of llama.cpp's own log, for messages about a file that will not load
+
+
+def _listen(level: int, text: bytes, _: Any) -> None:
+    if level >= 2 and text.strip():  # warnings, errors and their continuations
+        _said.append(text.decode("utf-8", "replace").strip())
+
+
+_listener = llama_cpp.llama_log_callback(_listen)  # llama.cpp keeps no reference: this name does
+llama_cpp.llama_log_set(_listener, ctypes.c_void_p(0))  # it prints to stderr otherwise
+
+# llama.cpp asks this at every operation whether to give up. A Python function would wait for Python's lock each time; strlen of a
+# buffer that holds "" or "x" says the same without it.
+_gives_up = ctypes.cast(ctypes.CDLL(None).strlen, llama_cpp.llama_cpp.ggml_abort_callback)
+
+
+class NoRoom(Exception):
+    """The memory has no cells for these tokens. Nothing was read."""
+
+
+class GivenUp(Exception):
+    """Reading was given up because `give_up` was called. Nothing of it is kept."""
+
+
+class Broken(Exception):
+    """llama.cpp failed; its memory cannot be trusted any longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Tokens to read after the first `start` ones of a sequence; logits are wanted after each of the last `rows`."""
+
+    sequence: int
+    start: int
+    tokens: Sequence[int]
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How a memory is made. `rag.engine.fit` finds out threads and flash for this machine and model."""
+
+    cells: int  # tokens that it holds, of all prompts together
+    threads: int  # that write a token
+    threads_batch: int  # that read a prompt
+    flash: bool
+
+
+class Weights:
+    """A GGUF file's weights in memory, and the adapters that were made for it."""
+
+    def __init__(self, path: Path) -> None:
+        llama_cpp.llama_backend_init()
+        _said.clear()
+        self.path = path
+        self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
+        if not self.model:
+            raise ModelMissing(
+                f"{path} cannot be loaded: {' '.join(list(_said)[-3:]) or 'llama.cpp gave no reason'}.",
+                "Download it again, or name another GGUF file with FOOTNOTE_MODEL.",
+            )
+        self.vocabulary = llama_cpp.llama_model_get_vocab(self.model)
+        self.words = int(llama_cpp.llama_vocab_n_tokens(self.vocabulary))
+        self.trained_tokens = int(llama_cpp.llama_model_n_ctx_train(self.model))
+        heads = llama_cpp.llama_model_n_head(self.model)
+        width = llama_cpp.llama_model_n_embd(self.model) * llama_cpp.llama_model_n_head_kv(self.model) // max(1, heads)
+        self.cell_bytes = 2 * 2 * max(1, width) * llama_cpp.llama_model_n_layer(self.model)  # a key and a value of 16 bits a layer
+        self.cuts = not (llama_cpp.llama_model_is_recurrent(self.model) or llama_cpp.llama_model_is_hybrid(self.model))
+        self._adapters: dict[Path, Any] = {}
+
+    def adapter(self, path: Path) -> Any:
+        """The adapter of a file, loaded once. Raises ModelMissing where it is none for this model."""
+        if path not in self._adapters:
+            if not path.is_file():
+                raise ModelMissing(f"The adapter {path} does not exist.", "Name another adapter, or none.")
+            header(path)
+            _said.clear()
+            loaded = llama_cpp.llama_adapter_lora_init(self.model, str(path).encode())
+            if not loaded:
+                reason = list(_said)[-1].rpartition("adapter: ")[2] if _said else "llama.cpp gave no reason"
+                raise ModelMissing(
+                    f"{path} is no adapter for {self.path.name}: {reason}.", "Name an adapter that was made for this model, or none."
+                )
+            self._adapters[path] = loaded
+        return self._adapters[path]
+
+    def close(self) -> None:
+        """Free everything; its contexts are closed before."""
+        llama_cpp.llama_model_free(self.model)  # frees the adapters, too
+
+
+class Context:
+    """A memory in which up to SEQUENCES prompts are read and continued. Raises ModelMissing where it does not fit into the computer's."""
+
+    def __init__(self, weights: Weights, shape: Shape) -> None:
+        self._weights = weights
+        self.shape = shape
+        self.cuts = weights.cuts
+        parameters = llama_cpp.llama_context_default_params()
+        parameters.n_ctx = shape.cells
+        parameters.n_batch = parameters.n_ubatch = BATCH_TOKENS
+        parameters.n_seq_max = SEQUENCES
+        parameters.n_outputs_max = OUTPUTS
+        parameters.kv_unified = True
+        parameters.n_threads, parameters.n_threads_batch = shape.threads, shape.threads_batch
+        parameters.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED if shape.flash else llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        self._context = llama_cpp.llama_init_from_model(weights.model, parameters)
+        if not self._context:
+            raise ModelMissing(
+                f"{weights.path} needs more memory than there is: {' '.join(list(_said)[-3:])}.",
+                "Lower FOOTNOTE_MEMORY_MB or FOOTNOTE_CONTEXT_TOKENS, or use a smaller model.",
+            )
+        self._memory = llama_cpp.llama_get_memory(self._context)
+        self.cells = int(llama_cpp.llama_n_ctx(self._context))
+        self._adapter: Path | None = None
+        self._stop = ctypes.create_string_buffer(2)
+        llama_cpp.llama_set_abort_callback(self._context, _gives_up, ctypes.cast(self._stop, ctypes.c_void_p))
+        self._tokens = numpy.zeros(BATCH_TOKENS, dtype=numpy.int32)
+        self._positions = numpy.zeros(BATCH_TOKENS, dtype=numpy.int32)
+        self._sequences = numpy.zeros(BATCH_TOKENS, dtype=numpy.int32)
+        self._flags = numpy.zeros(BATCH_TOKENS, dtype=numpy.int8)
+        self._ones = numpy.ones(BATCH_TOKENS, dtype=numpy.int32)
+        pointer = ctypes.POINTER(llama_cpp.llama_seq_id)
+        first = self._sequences.ctypes.data
+        self._pointers = (pointer * BATCH_TOKENS)(*(ctypes.cast(first + 4 * number, pointer) for number in range(BATCH_TOKENS)))
+        self._batch = llama_cpp.llama_batch(
+            n_tokens=0,
+            token=self._tokens.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_token)),
+            pos=self._positions.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_pos)),
+            n_seq_id=self._ones.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+            seq_id=ctypes.cast(self._pointers, ctypes.POINTER(pointer)),
+            logits=self._flags.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
+        )
+
+    def wear(self, adapter: Path | None) -> None:
+        """What is read from now on is read with this adapter."""
+        if adapter == self._adapter:
+            return
+        worn = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(*([self._weights.adapter(adapter)] if adapter else []))
+        llama_cpp.llama_set_adapters_lora(self._context, worn, 1 if adapter else 0, (ctypes.c_float * 1)(1.0))
+        self._adapter = adapter
+
+    def decode(self, parts: Sequence[Part]) -> list[Logits]:
+        """Read the parts, at most BATCH_TOKENS tokens and OUTPUTS rows in all, each of another sequence.
+
+        Returns for each part its rows (rows, vocabulary), which the next call overwrites. Raises NoRoom, GivenUp, Broken; the sequences
+        then hold what they held before.
+        """
+        at = 0
+        outputs = []
+        for part in parts:
+            end = at + len(part.tokens)
+            self._tokens[at:end] = part.tokens
+            self._positions[at:end] = numpy.arange(part.start, part.start + len(part.tokens))
+            self._sequences[at:end] = part.sequence
+            self._flags[at:end] = 0
+            self._flags[end - part.rows : end] = 1
+            outputs.append(range(end - part.rows, end))
+            at = end
+        self._batch.n_tokens = at
+        code = llama_cpp.llama_decode(self._context, self._batch)
+        if code != 0:
+            kept = all(self.cut(part.sequence, part.start) == part.start for part in parts)
+            if code == 1:
+                raise NoRoom
+            if code == 2 and kept:
+                raise GivenUp
+            raise Broken(f"llama.cpp code {code}: {' '.join(list(_said)[-2:])}")
+        return [self._rows(rows) for rows in outputs]
+
+    def _rows(self, rows: range) -> Logits:
+        """Rows of one part lie behind each other in llama.cpp's memory."""
+        if not rows:
+            return numpy.empty((0, self._weights.words), dtype=numpy.float32)
+        first = llama_cpp.llama_get_logits_ith(self._context, rows[0])
+        return numpy.ctypeslib.as_array(first, shape=(len(rows), self._weights.words))
+
+    def share(self, source: int, target: int, length: int) -> None:
+        """The empty sequence `target` holds the first `length` tokens of `source`, too; nothing is copied."""
+        llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, length)
+
+    def cut(self, sequence: int, length: int) -> int:
+        """The sequence lets go of everything behind its first `length` tokens; how many it has left: none where memory cannot be cut."""
+        if llama_cpp.llama_memory_seq_rm(self._memory, sequence, length, -1):
+            return length
+        llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+        return 0
+
+    def give_up(self) -> None:
+        """Have the call of `decode` that runs raise GivenUp, soon; for other threads."""
+        self._stop[0] = b"x"
+
+    def go_on(self) -> None:
+        """Take `give_up` back."""
+        self._stop[0] = b"\0"
+
+    def close(self) -> None:
+        llama_cpp.llama_free(self._context)
+
+
+def cores() -> int:
+    """Processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
