@@ -43,9 +43,7 @@ def available(settings: Settings, name: str | None = None, say: Say = lambda _: 
     for path in sorted(settings.models.glob("*.gguf")):
         entry = known.get(path.name, {})
         about = (
-            "converted from the delivered one"
-            if path.name == files.CONVERTED_FILE
-            else f"pulled from {entry.get('pulled', 'elsewhere')}"
+            "converted from the delivered one" if path.name == files.CONVERTED_FILE else f"pulled from {entry.get('pulled', 'elsewhere')}"
         )
         rows[path.name] = _row(path, str(entry.get("sha256", "")), about)
     if settings.model and used not in rows and Path(settings.model).expanduser().is_file():
@@ -134,11 +132,15 @@ def bench(settings: Settings, name: str | None = None, say: Say = lambda _: None
     Reading and writing in tokens a second, models taking turns. Agreement is measured at COMPARED_TOKENS places of a text,
     only where both have the same vocabulary.
     """
-    from rag.engine.model import LanguageModel, cores
+    from rag.engine import fit
+    from rag.engine.context import cores
+    from rag.engine.model import LanguageModel
 
     base = files.bundled()
     other = files.model_file(dataclasses.replace(settings, model=name or ""), say)
     chosen = (base,) if other.sha256 == base.sha256 else (base, other)
+    say("Trying threads and flash attention…")
+    fits = [fit.again(each, settings) for each in chosen]
     models = [LanguageModel(settings, say, file=each) for each in chosen]
     try:
         text = _text()
@@ -151,8 +153,9 @@ def bench(settings: Settings, name: str | None = None, say: Say = lambda _: None
                 speed["writing"].append(writing)
         rows = [
             {"name": model.name, "megabytes": round(each.path.stat().st_size / 1e6, 1)}
-            | {what: _spread(found) for what, found in speed.items()}
-            for model, each, speed in zip(models, chosen, speeds, strict=True)
+            | {what: _spread(values) for what, values in speed.items()}
+            | {"fit": found}
+            for model, each, speed, found in zip(models, chosen, speeds, fits, strict=True)
         ]
         report: dict[str, Any] = {
             "benched": rows,
@@ -179,8 +182,7 @@ def table(result: dict[str, Any]) -> str:
     if "benched" in result:
         return _bench_table(result)
     lines = [
-        f"{'→' if each['used'] else ' '} {each['name']:<44} {each['megabytes']:>9,.1f} MB  "
-        f"{each['sha256'][:12]:<12}  {each['about']}"
+        f"{'→' if each['used'] else ' '} {each['name']:<44} {each['megabytes']:>9,.1f} MB  {each['sha256'][:12]:<12}  {each['about']}"
         for each in result["models"]
     ]
     if result["adapter"]:
@@ -207,11 +209,19 @@ def _bench_table(result: dict[str, Any]) -> str:
                 f"mean divergence {agreement['divergence']:.4f} nats; "
                 f"perplexity {agreement['perplexity'][0]:.2f} as delivered, {agreement['perplexity'][1]:.2f} here."
             )
+    lines += [f"{each['name']} on this machine: {_fit(each['fit'])}" for each in result["benched"]]
     lines.append(
         f"{result['threads']} threads, {result['prompt_tokens']} tokens of prompt, {result['written_tokens']} written, "
         f"{result['rounds']} rounds."
     )
     return "\n".join(lines)
+
+
+def _fit(found: dict[str, Any]) -> str:
+    people = ", ".join(f"{count}: {1000 * int(count) / step:.0f}" for count, step in found["step_ms"].items())
+    flash = "with" if found["flash"] else "without"
+    threads = f"{found['threads_batch']} threads to read, {found['threads']} to write alone"
+    return f"{threads}, {flash} flash attention; tokens a second by people who write at once: {people}."
 
 
 def _shown(spread: dict[str, float]) -> str:

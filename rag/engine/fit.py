@@ -1,20 +1,90 @@
-"""A model and this machine → how its memory is made: threads, flash attention, cells. Measured on first use, then remembered."""
+"""A model and this machine → how its memory is made: threads, flash attention, cells. Measured once, in a few seconds, then remembered.
+
+What is best differs: flash attention is faster where many people's words lie in one memory and slower where few do; two threads on one
+core of the processor may be slower than one. `python -m rag models bench` shows what was found.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import Any
 
 from config import Settings
-from rag.engine.context import Shape, Weights, cores
-from rag.engine.files import ModelFile
+from rag.engine.context import Context, Part, Shape, Weights, cores
+from rag.engine.files import ModelFile, record, register
 
 CELLS_STEP = 256  # llama.cpp pads a memory to this
+PEOPLE = (1, 2, 4, 8)  # answers written in one step
+DRAFTS = (1, 4, 8, 16)  # tokens of one answer in one step: what checking a drafted continuation would cost
+TRIAL_S = 1.0  # seconds that reading may take in one trial; a slow model is tried with fewer tokens
+MOST_READ, LEAST_READ = 256, 16  # tokens of a prompt in a trial
+ROUNDS = 5  # of each kind of step; the median counts
+TYPICAL_READ, TYPICAL_WRITTEN = 1500, 100  # tokens of a prompt with passages and of an answer: what the best is best for
+BETTER = 0.9  # of the usual shape's time, that another must take at most to be preferred: trials are noisy
+BUSY = 0.75  # load of a core, over the last minute, from which on trials are put off
+
+KEY = "fit"  # of the register's entry
 
 
-def shape(weights: Weights, file: ModelFile, settings: Settings, say: Callable[[str], None]) -> Shape:
-    """How the memory is made."""
-    threads = settings.threads or cores()
-    return Shape(cells(weights, settings), threads, threads, True)
+@dataclasses.dataclass(frozen=True, slots=True)
+class Trial:
+    """What a shape cost: tokens read a second; seconds of a step by people who write, and by tokens of one draft."""
+
+    shape: Shape
+    read_rate: float
+    step_s: dict[int, float]
+    draft_s: dict[int, float]
+
+    @property
+    def typical_s(self) -> float:
+        """Seconds of a typical answer, its writer alone half of the time and one of eight otherwise."""
+        alone, shared = self.step_s[1], self.step_s[PEOPLE[-1]] / PEOPLE[-1]
+        return TYPICAL_READ / self.read_rate + TYPICAL_WRITTEN * (alone + shared) / 2
+
+
+def busy() -> bool:
+    """True where others keep this machine's cores so busy that trials would measure them."""
+    return os.getloadavg()[0] > BUSY * cores()
+
+
+def shape(weights: Weights, file: ModelFile, settings: Settings, say: Callable[[str], None], is_busy: Callable[[], bool] = busy) -> Shape:
+    """How the memory is made; measured where it was not on this machine. `say` hears of what takes time.
+
+    While the machine is busy with something else the usual shape serves, and the next start measures.
+    """
+    size = cells(weights, settings)
+    found = known(file, settings)
+    if found.get("threads") and isinstance(found.get("flash"), bool):
+        return Shape(size, int(found["threads"]), int(found["threads_batch"]), found["flash"])
+    if is_busy():
+        threads = settings.threads or cores()
+        return Shape(size, threads, threads, True)
+    say("Finding out once how this machine runs the language model fastest…")
+    best = chosen(trials(weights, settings))
+    record(settings, _key(file, settings), as_entry(best))
+    return dataclasses.replace(best.shape, cells=size)
+
+
+def known(file: ModelFile, settings: Settings) -> dict[str, Any]:
+    """What was found out about a file on this machine; empty where nothing was."""
+    return register(settings).get(_key(file, settings), {})
+
+
+def again(file: ModelFile, settings: Settings) -> dict[str, Any]:
+    """Find it out anew, busy or not, and return what was found."""
+    record(settings, _key(file, settings), {})
+    weights = Weights(file.path)
+    try:
+        shape(weights, file, settings, lambda _: None, lambda: False)
+    finally:
+        weights.close()
+    return known(file, settings)
 
 
 def cells(weights: Weights, settings: Settings) -> int:
@@ -22,3 +92,80 @@ def cells(weights: Weights, settings: Settings) -> int:
     window = min(settings.context_tokens, weights.trained_tokens)
     most = int(settings.memory_mb * 1_000_000 / weights.cell_bytes)
     return max(window + 2 * CELLS_STEP, most) // CELLS_STEP * CELLS_STEP
+
+
+def trials(weights: Weights, settings: Settings) -> list[Trial]:
+    """Every sensible shape, measured; the usual one first."""
+    most = settings.threads or cores()
+    threads = [most] if settings.threads or most == 1 else [most, (most + 1) // 2]
+    return [_trial(weights, Shape(2048, count, count, flash)) for count in threads for flash in (True, False)]
+
+
+def chosen(measured: Sequence[Trial]) -> Trial:
+    """The one that answers soonest, where it is clearly better than the usual one; threads that write a single token are chosen apart."""
+    best = min(measured, key=lambda each: each.typical_s)
+    best = best if best.typical_s < BETTER * measured[0].typical_s else measured[0]
+    lone = min((each for each in measured if each.shape.flash == best.shape.flash), key=lambda each: each.step_s[1])
+    if lone.step_s[1] >= BETTER * best.step_s[1]:
+        return best
+    steps, drafts = ({**of, 1: lone_of[1]} for of, lone_of in ((best.step_s, lone.step_s), (best.draft_s, lone.draft_s)))
+    return Trial(dataclasses.replace(best.shape, threads=lone.shape.threads), best.read_rate, steps, drafts)
+
+
+def as_entry(trial: Trial) -> dict[str, Any]:
+    """A trial as it is remembered and shown."""
+    found = trial.shape
+    return {
+        "threads": found.threads,
+        "threads_batch": found.threads_batch,
+        "flash": found.flash,
+        "read_rate": round(trial.read_rate, 1),
+        "step_ms": {str(count): round(1000 * seconds, 2) for count, seconds in trial.step_s.items()},
+        "draft_ms": {str(count): round(1000 * seconds, 2) for count, seconds in trial.draft_s.items()},
+    }
+
+
+def _key(file: ModelFile, settings: Settings) -> str:
+    return f"{KEY} {file.sha256[:16]} {platform.machine()} {_processor()} {settings.threads or cores()} {version('llama-cpp-python')}"
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as opened:
+            return next((line.partition(":")[2].strip() for line in opened if line.startswith("model name")), platform.processor())
+    except OSError:
+        return platform.processor()
+
+
+def _trial(weights: Weights, shape: Shape) -> Trial:
+    context = Context(weights, shape)
+    try:
+        started = time.perf_counter()
+        context.decode([Part(0, 0, [1] * LEAST_READ, 0)])  # touches the weights and starts the threads
+        slow = (time.perf_counter() - started) / LEAST_READ
+        count = max(LEAST_READ, min(MOST_READ, int(TRIAL_S / slow / PEOPLE[-1])))
+        context.cut(0, 0)
+        rates = []
+        for person in range(PEOPLE[-1] // 2):
+            started = time.perf_counter()
+            context.decode([Part(person, 0, [1] * count, 1)])
+            rates.append(count / (time.perf_counter() - started))
+        for person in range(PEOPLE[-1] // 2, PEOPLE[-1]):  # half of them share what the others read
+            context.share(person - PEOPLE[-1] // 2, person, count)
+        steps = {people: _median(context, range(people), count, 1) for people in PEOPLE}
+        drafts = {tokens: _median(context, range(1), count, tokens) for tokens in DRAFTS}
+    finally:
+        context.close()
+    return Trial(shape, statistics.median(rates), steps, drafts)
+
+
+def _median(context: Context, sequences: range, start: int, tokens: int) -> float:
+    """Seconds of a step in which each sequence gets some tokens more; afterwards they are as before."""
+    taken = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        context.decode([Part(each, start, [1] * tokens, tokens) for each in sequences])
+        taken.append(time.perf_counter() - started)
+        for each in sequences:
+            context.cut(each, start)
+    return statistics.median(taken)
