@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from config import Settings
@@ -131,7 +132,7 @@ def _key(file: ModelFile, settings: Settings) -> str:
 
 def _processor() -> str:
     try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as opened:
+        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as opened:
             return next((line.partition(":")[2].strip() for line in opened if line.startswith("model name")), platform.processor())
     except OSError:
         return platform.processor()
