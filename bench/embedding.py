@@ -1,12 +1,14 @@
 """Passages → vectors made a second: as a refresh makes them, by each path, beside a loop that encodes document by document.
 
-The same passages in the same run, in turns. How far the vectors lie apart is said, and what each path finds is scored.
+The same passages in the same run, in turns, and how far the vectors lie apart. What each path finds is a measure of its own, since
+whole sets are embedded for it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,11 @@ from evals.prepare import opened
 from evals.questions import read, spread
 from evals.retrieval import retrieval
 from evals.units import kind_of
-from ingest.embed import EXACT, PATHS, Embedder, in_batches
+from ingest.chunk import chunk_document
+from ingest.embed import EXACT, PATHS, Embedder, Tokens, cores, in_batches, plain
+from ingest.sandbox import Sandbox
+from ingest.scan import scan
+from ingest.types import ParseFailure
 from rag.answer import Answerer, open_reader
 
 if TYPE_CHECKING:
@@ -27,28 +33,28 @@ if TYPE_CHECKING:
 
     from bench.sets import QuestionSet
 
-PASSAGES = 300  # of each set, whole documents spread over it; five turns of each way take some minutes
+PASSAGES = 120  # of each set: five turns of each way take a minute or two of two cores
+A_DOCUMENT = 40  # most passages of one document, so that a book is not the whole sample
+STEPS = 40  # documents looked at lie this many to a set, evenly
 SCORE = "nDCG@10"
 LOOP = "document by document"
 
 
 def embedding(bench: Bench) -> Measured:
-    """Speed and nearness on PASSAGES of each set; nDCG on the whole set, indexed by each path."""
+    """Speed and nearness on `PASSAGES` of each set, or --limit of them."""
     import numpy
 
-    embedders = {EXACT: Embedder(bench.settings)}  # one that remembers nothing, unlike the bench's own
-    refused: dict[str, str] = {}
-    for path in PATHS[1:]:
-        try:
-            embedders[path] = Embedder(dataclasses.replace(bench.settings, embedding=path))
-        except UsageError as error:
-            refused[path] = error.message
+    embedders, refused = _embedders(bench)
+    loop = plain(bench.settings)
     rows: list[tuple[object, ...]] = []
     body: dict[str, Any] = {"refused": refused}
     for each in bench.sets:
+        bench.say(f"{each.name}: reading")
         documents = _documents(bench, each)
         count = sum(map(len, documents))
-        ways: dict[str, Callable[[], NDArray[numpy.float32]]] = {LOOP: functools.partial(_loop, embedders[EXACT], documents)}
+        if not count:
+            continue
+        ways: dict[str, Callable[[], NDArray[numpy.float32]]] = {LOOP: functools.partial(_loop, loop, documents)}
         ways |= {path: functools.partial(_batched, embedder, documents) for path, embedder in embedders.items()}
         vectors: dict[str, NDArray[numpy.float32]] = {}
         seconds: dict[str, list[float]] = {way: [] for way in ways}
@@ -60,49 +66,77 @@ def embedding(bench: Bench) -> Measured:
                 vectors[way] = make()
                 seconds[way].append(time.perf_counter() - began)
                 cpu[way].append(time.process_time() - worked)
-        scores = {path: _score(bench, each, embedder) for path, embedder in embedders.items()}
-        body[each.name] = {"passages": count}
+        body[each.name] = {"passages": count, "documents": len(documents)}
         for way in ways:
             gains = [loop / mine for loop, mine in zip(seconds[LOOP], seconds[way], strict=True)]
             cpu_gains = [loop / mine for loop, mine in zip(cpu[LOOP], cpu[way], strict=True)]
             cosine = float((vectors[way] * vectors[LOOP]).sum(axis=1).min())
             apart = float(numpy.abs(vectors[way] - vectors[LOOP]).max())
-            score = scores.get(way)
-            kept = "" if score is None else f"{score:.4f} ({score / scores[EXACT]:.2%})" if scores[EXACT] else f"{score:.4f}"
             rows.append((
-                each.name, way, count, f"{count / timing(seconds[way]).median:,.1f}",
+                each.name, way, f"{count} of {len(documents)} documents", f"{count / timing(seconds[way]).median:,.1f}",
                 f"{timing(gains).median:.2f} ({min(gains):.2f}–{max(gains):.2f})",
-                f"{timing(cpu_gains).median:.2f} ({min(cpu_gains):.2f}–{max(cpu_gains):.2f})", f"{apart:.0e}", f"{cosine:.5f}", kept,
+                f"{timing(cpu_gains).median:.2f} ({min(cpu_gains):.2f}–{max(cpu_gains):.2f})", f"{apart:.0e}", f"{cosine:.5f}",
             ))
             body[each.name][way] = {
                 "wall": timing(seconds[way]).as_json(), "cpu": timing(cpu[way]).as_json(), "most_apart": apart, "least_cosine": cosine,
-                SCORE: score,
             }
-    head = (
-        "set", "made", "passages", "passages a second", "times the loop, by the clock", "in CPU time", "most apart", "least cosine",
-        f"{SCORE} (of exact)",
-    )
+    head = ("set", "made", "passages", "passages a second", "times the loop, by the clock", "in CPU time", "most apart", "least cosine")
     return Measured("Embedding", head, tuple(rows), body)
 
 
+def finding(bench: Bench) -> Measured:
+    """nDCG@10 of the app's retrieval on whole sets, indexed by each path; embeds what it has not embedded before."""
+    embedders, refused = _embedders(bench)
+    rows: list[tuple[object, ...]] = []
+    body: dict[str, Any] = {"refused": refused}
+    for each in bench.sets:
+        found: dict[str, float] = {}
+        for path, embedder in embedders.items():
+            bench.say(f"{each.name}: {path}")
+            found[path] = _score(bench, each, embedder)
+            of_exact = f"{found[path] / found[EXACT]:.2%}" if found[EXACT] else "–"
+            rows.append((each.name, path, f"{found[path]:.4f}", of_exact))
+        body[each.name] = found
+    return Measured("What each way of embedding finds", ("set", "made", SCORE, "of exact"), tuple(rows), body)
+
+
+def _embedders(bench: Bench) -> tuple[dict[str, Embedder], dict[str, str]]:
+    """An embedder a path, as a refresh uses it, and why others cannot be had here."""
+    embedders: dict[str, Embedder] = {}
+    refused: dict[str, str] = {}
+    for path in PATHS:
+        try:
+            embedders[path] = Embedder(dataclasses.replace(bench.settings, embedding=path), workers=bench.settings.threads or cores())
+        except UsageError as error:
+            refused[path] = error.message
+    return embedders, refused
+
+
 def _documents(bench: Bench, each: QuestionSet) -> list[list[str]]:
-    """The texts that are embedded of whole documents spread over the set, PASSAGES or a document more."""
-    with opened(bench.settings, each.name, each.docs, bench.embedder) as index:
-        ready = [document for document in index.catalog.documents() if document.passages]
-        total = sum(document.passages for document in ready)
-        found: list[list[str]] = []
-        for document in ready[:: max(1, total // PASSAGES)]:
-            if sum(map(len, found)) < PASSAGES:
-                passages = index.catalog.passages_of(document.id)
-                found.append([f"{passage.context}\n{passage.text}" if passage.context else passage.text for passage in passages][:PASSAGES])
-        return found
+    """The texts that are embedded of documents spread over the set."""
+    files = scan(each.docs, each.name).files
+    most = bench.limit or PASSAGES
+    starts = Tokens(bench.settings).starts
+    found: list[list[str]] = []
+    with Sandbox(bench.settings) as sandbox:
+        for _, parsed, _ in sandbox.parse_all(files[:: max(1, len(files) // STEPS)]):
+            if isinstance(parsed, ParseFailure):
+                continue
+            texts = []
+            for position, piece in itertools.islice(chunk_document(parsed, starts, bench.settings), A_DOCUMENT):
+                text = parsed.pages[position].text[piece.start : piece.end]
+                texts.append(f"{piece.context}\n{text}" if piece.context else text)
+            found.append(texts[: most - sum(map(len, found))])
+            if sum(map(len, found)) >= most:
+                break
+    return [texts for texts in found if texts]
 
 
-def _loop(embedder: Embedder, documents: Sequence[Sequence[str]]) -> NDArray[numpy.float32]:
+def _loop(encode: Callable[[Sequence[str]], Any], documents: Sequence[Sequence[str]]) -> NDArray[numpy.float32]:
     """What a first program does: one `encode` a document."""
     import numpy
 
-    return numpy.concatenate([embedder.passages(texts) for texts in documents])
+    return numpy.concatenate([encode(texts) for texts in documents])
 
 
 def _batched(embedder: Embedder, documents: Sequence[Sequence[str]]) -> NDArray[numpy.float32]:
@@ -128,4 +162,4 @@ def _score(bench: Bench, each: QuestionSet, embedder: Embedder) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-__all__ = ["embedding"]
+__all__ = ["embedding", "finding"]

@@ -42,7 +42,7 @@ CHANGED_SHARE = 0.01  # of a set's files, for the refresh after a change
 TYPICAL_QUESTIONS = 20  # asked of each set for the time to the first sentence
 OFF_TOPIC = ROOT / "evals" / "off_topic.jsonl"
 ANSWERED = ("contains", "short_f1", "cited_gold", "number_right", "number_wrong")  # of each set's answers
-BUILT = ("index", "retrieval", "answers")  # measures that only look at an index, so that it may be one that people are served from
+BUILT = ("index", "retrieval", "answers", "people")  # measures that only look at an index: it may be one that people are served from
 FIRST = "recall@5"  # more than 0: a gold place is among the first five
 ANSWER_SLACK = 1  # pages either side of the gold one: where a page is counted from differs
 TEXT_SUFFIXES = (".md", ".txt", ".html", ".csv", ".rst")  # a line can be added to these without breaking them
@@ -62,6 +62,8 @@ class Bench:
     say: Callable[[str], None] = lambda _: None
     built: bool = False
     results: Path | None = None
+    people: int = 20  # who ask at once
+    minutes: float = 1.0  # that they ask for
 
     def docs(self, each: QuestionSet) -> Path | None:
         """What the set's index is brought up to date with first: nothing where it was built before."""
@@ -345,10 +347,22 @@ def _embedding(bench: Bench) -> Measured:
     return embedding(bench)
 
 
+def _finding(bench: Bench) -> Measured:
+    from bench.embedding import finding
+
+    return finding(bench)
+
+
 def _waiting(bench: Bench) -> Measured:
     from bench.waiting import waiting
 
     return waiting(bench)
+
+
+def _people(bench: Bench) -> Measured:
+    from bench.people import people
+
+    return people(bench)
 
 
 def _dense(bench: Bench) -> Measured:
@@ -364,9 +378,9 @@ def _million(bench: Bench) -> Measured:
 
 
 MEASURES: dict[str, Callable[[Bench], Measured]] = {
-    "parse": _reading, "embed": _embedding,
+    "parse": _reading, "embed": _embedding, "embed-finds": _finding,
     "index": completeness, "retrieval": retrieval, "answers": answers, "refresh": refreshing, "start": starting, "click": clicking,
-    "waiting": _waiting, "dense": _dense, "million": _million,
+    "waiting": _waiting, "people": _people, "dense": _dense, "million": _million,
 }
 
 

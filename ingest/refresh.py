@@ -398,9 +398,9 @@ class _Refresh:
     def _load_embedder(self) -> EmbedderLike:
         if self.embedder:
             return self.embedder()
-        from ingest.embed import Embedder
+        from ingest.embed import Embedder, cores
 
-        return Embedder(self.settings)
+        return Embedder(self.settings, workers=self.settings.threads or cores())
 
     def _cut_again(self, draft: Draft, changes: Changes, passages: _Passages) -> None:
         """New rules or another embedder: passages are made anew from the pages that are kept; no file is read for it."""

@@ -8,7 +8,7 @@ import pytest
 
 import config
 from errors import ModelMissing, UsageError
-from ingest.embed import PATHS, Embedder, EmbeddingCache, Tokens, embedder_name, in_batches, model_of
+from ingest.embed import PATHS, Embedder, EmbeddingCache, Tokens, embedder_name, in_batches, model_of, plain
 
 TEXTS = ["", "Hello", "What is the parental leave policy for part-time employees? " * 60, "我们有二十天假期 😀 naïve"]
 
@@ -122,3 +122,23 @@ def test_remembered_vectors_are_those_that_were_made() -> None:
     remembering, plain = Embedder(config.Settings(), remember=3), Embedder(config.Settings())
     for texts in (["a b", "c d"], ["c d", "e f", "c d"], ["g h", "a b", "c d"], ["a b", "c d", "e f", "g h"], []):
         assert numpy.abs(remembering.passages(texts) - plain.passages(texts)).max(initial=0.0) < 1e-5
+
+
+@pytest.mark.real
+def test_workers_side_by_side_make_the_vectors_of_one(embedder: Embedder) -> None:
+    """Long and short texts mixed, in the order given, for exact vectors equal up to rounding; what others compute keeps its threads."""
+    import torch
+
+    threads = torch.get_num_threads()
+    two = Embedder(config.Settings(threads=threads), workers=2)
+    texts = [*TEXTS, *("word " * (number * 37 % 300) + str(number) for number in range(40))]
+    assert numpy.abs(two.passages(texts) - embedder.passages(texts)).max() < 1e-5
+    assert two.passages([]).shape == (0, two.dimensions)
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.real
+def test_batches_make_the_vectors_of_the_librarys_own_loop(embedder: Embedder) -> None:
+    """What the bench compares with is the same model: equal up to rounding, whatever is embedded with what."""
+    texts = [f"Rule {number}: " + "staff may book a desk at home. " * (number % 9) for number in range(30)]
+    assert numpy.abs(plain(config.Settings())(texts) - embedder.passages(texts)).max() < 1e-5
