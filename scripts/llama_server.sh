@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Compiles llama-server from the source that the pinned llama-cpp-python carries, and prints the binary's path.
-# `scripts/llama_server.sh [FOLDER]` (var/llama-server unless said): 10 to 20 minutes on two cores, seconds when it is there already.
-# The same source that the app runs in its own process, so that a comparison with it compares programs and not versions.
+# Compiles llama-server from the source that the pinned llama-cpp-python carries, and prints the binary's path; beside it, that source's
+# examples/server with the packages it imports. `scripts/llama_server.sh [FOLDER]` (var/llama-server unless said): 10 to 20 minutes on two
+# cores, seconds when it is there already. The app runs the same source in its own process, so a comparison compares programs, not versions.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,7 +13,8 @@ say() { echo "$*" >&2; }
 mkdir -p "$target"
 target=$(cd "$target" && pwd)
 binary=$target/$version/bin/llama-server
-if [ -x "$binary" ] && "$binary" --version >/dev/null 2>&1; then echo "$binary"; exit 0; fi
+libraries=$target/$version/libraries
+if [ -x "$binary" ] && "$binary" --version >/dev/null 2>&1 && [ -f "$libraries/complete" ]; then echo "$binary"; exit 0; fi
 
 compiler=
 for each in ${CXX:-} c++ g++ clang++; do
@@ -62,4 +63,9 @@ say "Compiling llama-server for this processor (10 to 20 minutes on two cores); 
     -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF >>"$log" 2>&1 || failed "preparing the build"
 "$cmake" --build "$target/$version" --config Release --target llama-server -j "${JOBS:-2}" >>"$log" 2>&1 || failed "compiling"
 "$binary" --version >>"$log" 2>&1 || failed "starting what was compiled"
+say "Installing what examples/server imports, beside it"
+.venv/bin/python -m pip install -q --no-input --upgrade --target "$libraries" -c constraints.txt openai fastapi websockets >>"$log" 2>&1 ||
+    failed "installing what examples/server imports"
+cp "$target/$source/examples/server/server.py" "$target/$version/server.py"
+touch "$libraries/complete"
 echo "$binary"
