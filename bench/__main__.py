@@ -43,6 +43,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--index", type=Path, metavar="DIR", help=f"indexes built before, named as the sets: only looked at, by {', '.join(BUILT)}"
     )
+    made.add_argument("--people", type=int, default=20, metavar="N", help="who ask at once, for the measure people (default: 20)")
+    made.add_argument("--minutes", type=float, default=1.0, metavar="M", help="that they ask for (default: 1)")
     made.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="where JSON is kept (default: bench/results)")
     return made
 
@@ -62,7 +64,10 @@ def _bench(chosen: argparse.Namespace) -> None:
     where = machine()
     print(", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in where.items()))
     embedder = Embedder(settings, REMEMBERED)
-    bench = Bench(tuple(sets), settings, embedder, chosen.limit, chosen.data, _say, chosen.index is not None, chosen.results)
+    bench = Bench(
+        tuple(sets), settings, embedder, chosen.limit, chosen.data, _say, chosen.index is not None, chosen.results, chosen.people,
+        chosen.minutes,
+    )  # fmt: skip
     for name in names:
         measured = MEASURES[name](bench)
         _say("")

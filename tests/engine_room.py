@@ -6,6 +6,7 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -111,3 +112,18 @@ def running(settings: Settings, answerer: Answerer | None = None) -> Iterator[tu
         thread.join(10)
         client.close()
         engine.close()
+
+
+def until(test: Callable[[], object], seconds: float = 60.0) -> None:
+    """Wait until `test()` holds."""
+    deadline = time.monotonic() + seconds
+    while not test():
+        assert time.monotonic() < deadline, "this did not happen in time"
+        time.sleep(0.005)
+
+
+def together(work: Sequence[Callable[[], object]], seconds: float = 300.0) -> None:
+    """Run all at once, each in a thread of its own; the first fault of any is raised here."""
+    with ThreadPoolExecutor(len(work)) as pool:
+        for each in [pool.submit(one) for one in work]:
+            each.result(seconds)

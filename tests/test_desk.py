@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import rag.cost
-from errors import Busy, EngineUnavailable, FootnoteError
+from errors import Busy, EngineUnavailable
 from rag.answer import Answerer
 from rag.client import Client
 from rag.desk import KEPT_ANSWERS, TURNS_OF_OTHERS, Asked, Desk, Question
@@ -22,7 +22,7 @@ from rag.held import HeldIndexes
 from rag.serve import Engine
 from rag.types import Answer, Turn
 from records.store import Records
-from tests.engine_room import LEAVE, TRAVEL, build, running, settings_in
+from tests.engine_room import LEAVE, TRAVEL, build, running, settings_in, together, until
 from tests.fakes import WordEmbedder
 from tests.scripted_model import ScriptedModel
 
@@ -100,12 +100,6 @@ def asked(desk: Desk, person: str, question: str) -> Asked:
     )
     return desk.ask(of(person, question))
 
-
-def until(test: Callable[[], object], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not test():
-        assert time.monotonic() < deadline, "this did not happen in time"
-        time.sleep(0.005)
 
 
 def kinds(one: Asked) -> list[str]:
@@ -378,23 +372,3 @@ def same(answer: dict[str, Any]) -> dict[str, Any]:
     """What an answer says, and what it took of the model; not when, nor in how many seconds."""
     return {**{name: answer[name] for name in answer if name not in ("timings", "usage", "receipt")},
             "tokens": answer["usage"]["answer_tokens"]}  # fmt: skip
-
-
-def together(work: Sequence[Callable[[], object]]) -> None:
-    """Run all at once; the first fault of any is raised here."""
-    faults: list[BaseException] = []
-
-    def guarded(one: Callable[[], object]) -> None:
-        try:
-            one()
-        except (AssertionError, FootnoteError, ValueError, KeyError, threading.BrokenBarrierError) as fault:
-            faults.append(fault)
-
-    threads = [threading.Thread(target=guarded, args=(each,)) for each in work]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join(120)
-        assert not each.is_alive(), "somebody waits for ever"
-    if faults:
-        raise faults[0]
