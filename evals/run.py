@@ -25,7 +25,7 @@ from rag.types import Answer, Turn
 
 WORDING = ("exact", "f1", "short_exact", "short_f1", "contains", "word_recall", "number_right", "number_wrong")
 CITING = ("gold_in_passages", "citation_precision", "citation_recall", "cited_gold")
-HOW = ("quoted", "shortened", "written")
+HOW = ("quoted", "shortened", "written", "computed")
 WRONGLY_REFUSED = (0.05, 0.10, 0.15, 0.20, 0.30)  # shares of the answerable at which a curve says what is refused rightly
 LABELS = {
     "exact": "answer is a gold answer (exact match)",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 HOW = {
     "quoted": "Quoted from the documents",
     "shortened": "Shortened from the documents",
+    "computed": "Computed from the table rows quoted",
     "written": "Written by the model, checked against the documents",
 }
 

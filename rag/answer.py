@@ -1,7 +1,7 @@
 """The steps from a question to a cited answer, in order: read this file first.
 
-condense → retrieve (who asks decides what exists) → enough evidence? → prompt → write, each sentence checked → other sources that
-contradict it → receipt.
+condense → retrieve (who asks decides what exists) → an amount to look up or compute? → enough evidence? → prompt → write, each sentence
+checked → other sources that contradict it → receipt.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from errors import UsageError
 from rag.condense import condense
 from rag.conflict import differing
 from rag.cost import cost, cpu_seconds
-from rag.evidence import WEIGHTS, Weights, evidence, load_weights
+from rag.evidence import WEIGHTS, Weights, evidence, load_weights, only
+from rag.figures import figure
 from rag.prompt import NOT_FOUND, Wording, live, prompt
 from rag.receipt import MadeWith, receipt
 from rag.retrieve import retrieve
@@ -85,7 +86,7 @@ class Answerer:
         keep: int | None = None,
     ) -> list[Hit]:
         """The passages that an answer would be written from, best first. Raises UsageError, UnknownUser."""
-        return self._hits(condense(_checked(question), history), index, document, user, keep)
+        return self._hits(condense(_checked(question), history), index, _allowed(index, document, user), keep)
 
     def answer(
         self,
@@ -116,15 +117,27 @@ class Answerer:
         clock, cpu = _Clock(), cpu_seconds()
         emit({"event": "stage", "stage": "searching"})
         searched = condense(_checked(question), history)
-        hits = self._hits(searched, index, document, user, keep)
+        allowed = _allowed(index, document, user)
+        hits = self._hits(searched, index, allowed, keep)
         clock.lap("search")
+        amount = figure(searched, index, allowed, hits)
+        if amount is not None:
+            hits = list(amount.hits)
+            clock.lap("figures")
         emit({"event": "sources", "passages": [each.as_json() for each in hits]})
         emit({"event": "stage", "stage": "reading"})
         shown_from = self.shown_from or threshold(self.settings.home, index.manifest.collection, self.weights)
         weights = dataclasses.replace(self.weights, threshold=shown_from)
-        found = evidence(searched, () if should_stop() else hits, self.embedder, self.reader, weights)
+        computed = amount.sentence if amount is not None else None
+        found = evidence(searched, () if computed or should_stop() else hits, self.embedder, self.reader, weights)
+        if amount is not None and amount.may_quote is not None:
+            found = only(found, hits, amount.may_quote)
         clock.lap("evidence")
         shown: list[Sentence] = []
+        if computed is not None:
+            clock.mark("first_sentence")
+            shown.append(computed)
+            emit(_told(computed))
         differ, notes = "", list[str]()
         made: Prompt | None = None
         spent = self.model.usage()
@@ -155,6 +168,8 @@ class Answerer:
                         emit(_told(other))
             clock.lap("writing")
         stopped = should_stop()
+        if amount is not None and not shown and amount.note:
+            notes.append(amount.note)
         clock.mark("total")
         used = {name: value - spent.get(name, 0) for name, value in self.model.usage().items()}
         cpu = cpu_seconds() - cpu
@@ -180,16 +195,19 @@ class Answerer:
             answer = dataclasses.replace(answer, receipt=number)
         return answer
 
-    def _hits(self, searched: str, index: Index, document: str | None, user: str, keep: int | None) -> list[Hit]:
-        allowed = visible(user, index)
-        if document:
-            allowed = allowed & frozenset(index.catalog.match(document))
-            if not allowed:
-                raise UsageError(
-                    f"No document matches {document!r}.", "Names are paths as the library page shows them; * matches any part."
-                )
+    def _hits(self, searched: str, index: Index, allowed: frozenset[int], keep: int | None) -> list[Hit]:
         keep, pool = keep or self.settings.keep_passages, self.settings.pool_passages
         return retrieve(searched, index, self.embedder, keep, allowed, pool, self.reader)
+
+
+def _allowed(index: Index, document: str | None, user: str) -> frozenset[int]:
+    """The documents that may be looked at: what `user` may see of those that match the glob `document`."""
+    allowed = visible(user, index)
+    if document:
+        allowed = allowed & frozenset(index.catalog.match(document))
+        if not allowed:
+            raise UsageError(f"No document matches {document!r}.", "Names are paths as the library page shows them; * matches any part.")
+    return allowed
 
 
 class _Clock:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -181,6 +181,17 @@ def _read(
         for at in some:
             read[at] = _Read(sentence, lead, read[at].key)
     return read
+
+
+def only(found: Evidence, hits: Sequence[Hit], may: Callable[[str, str, bool], bool]) -> Evidence:
+    """The evidence without candidates that `may` not be shown: it is asked with each as read, what stands above it, and if it is a row."""
+    kept = []
+    for each in found.candidates:
+        hit = hits[each.number - 1]
+        row = is_row(hit.passage.text, each.start, each.end)
+        if may(_said(hit, each.start, each.end), f"{hit.passage.document} {hit.passage.context}", row):
+            kept.append(each)
+    return Evidence(tuple(kept), found.probability, found.enough and bool(kept))
 
 
 def units_of(hit: Hit) -> list[tuple[int, int]]:

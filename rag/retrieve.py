@@ -91,10 +91,10 @@ def named(question: str, documents: Iterable[Document]) -> set[int]:
     "Acme's 2019 annual report" means one of twenty annual reports, however much another says about what is asked. Where
     several fit, those with the most words in common. A name without a year is mostly a subject, which the search sees to.
     """
-    asked = _name_words(question)
+    asked = name_words(question)
     fitting: dict[int, int] = {}
     for each in documents:
-        shared = asked & _name_words(f"{each.path.rpartition('.')[0]} {each.title}")
+        shared = asked & name_words(f"{each.path.rpartition('.')[0]} {each.title}")
         if any(_YEAR.fullmatch(word) for word in shared) and not all(word.isdigit() for word in shared):
             fitting[each.id] = len(shared)
     most = max(fitting.values(), default=0)
@@ -102,7 +102,7 @@ def named(question: str, documents: Iterable[Document]) -> set[int]:
 
 
 @lru_cache(maxsize=10_000)
-def _name_words(text: str) -> frozenset[str]:
+def name_words(text: str) -> frozenset[str]:
     """Words a file may be known by, with the year of "FY2019" and neighbours as one: "Best Buy" is "BESTBUY_2019.pdf"."""
     runs = _LETTERS_OR_DIGITS.findall(text.lower())
     plain = [each for each in runs if each not in FUNCTION_WORDS]

@@ -18,7 +18,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A passage found; a higher score is better, and scores of one list compare. `found_by`: keywords, meaning, both."""
+    """A passage found; a higher score is better, and scores of one list compare. `found_by`: keywords, meaning, both, tables."""
 
     passage: Passage
     score: float
@@ -67,7 +67,8 @@ class Citation:
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A checked sentence as shown. `how`: "quoted" (the source's words), "shortened", or "written" (own words, supported).
+    """A checked sentence as shown. `how`: "quoted" (the source's words), "shortened", "written" (own words, supported), or "computed"
+    (an amount from the table rows that it cites, with the calculation).
 
     `key` is the short answer, words of `text` that a reader marked; "" where there is none.
     """
@@ -105,7 +106,7 @@ class Answer:
 
     @property
     def how(self) -> str:
-        """"quoted", "shortened", "written", "mixed", or "" where nothing was found."""
+        """"quoted", "shortened", "written", "computed", "mixed", or "" where nothing was found."""
         kinds = {each.how for each in self.sentences}
         return kinds.pop() if len(kinds) == 1 else "mixed" if kinds else ""
 

@@ -15,6 +15,7 @@ NOT_FOUND = "The documents do not say"
 HOW = {
     "quoted": "Quoted from the documents",
     "shortened": "Shortened from the documents",
+    "computed": "Computed from the table rows quoted",
     "written": "Written by the model, each sentence checked",
     "mixed": "Partly quoted, partly written",
 }
