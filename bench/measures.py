@@ -42,7 +42,7 @@ CHANGED_SHARE = 0.01  # of a set's files, for the refresh after a change
 TYPICAL_QUESTIONS = 20  # asked of each set for the time to the first sentence
 OFF_TOPIC = ROOT / "evals" / "off_topic.jsonl"
 ANSWERED = ("contains", "short_f1", "cited_gold", "number_right", "number_wrong")  # of each set's answers
-BUILT = ("index", "retrieval", "answers", "people")  # measures that only look at an index: it may be one that people are served from
+BUILT = ("index", "retrieval", "answers", "people", "serving")  # measures that only look at an index: it may be one that people are served from
 FIRST = "recall@5"  # more than 0: a gold place is among the first five
 ANSWER_SLACK = 1  # pages either side of the gold one: where a page is counted from differs
 TEXT_SUFFIXES = (".md", ".txt", ".html", ".csv", ".rst")  # a line can be added to these without breaking them
@@ -365,6 +365,12 @@ def _people(bench: Bench) -> Measured:
     return people(bench)
 
 
+def _serving(bench: Bench) -> Measured:
+    from bench.serving import serving
+
+    return serving(bench)
+
+
 def _dense(bench: Bench) -> Measured:
     from bench.million import dense
 
@@ -380,7 +386,7 @@ def _million(bench: Bench) -> Measured:
 MEASURES: dict[str, Callable[[Bench], Measured]] = {
     "parse": _reading, "embed": _embedding, "embed-finds": _finding,
     "index": completeness, "retrieval": retrieval, "answers": answers, "refresh": refreshing, "start": starting, "click": clicking,
-    "waiting": _waiting, "people": _people, "dense": _dense, "million": _million,
+    "waiting": _waiting, "people": _people, "serving": _serving, "dense": _dense, "million": _million,
 }
 
 

@@ -8,10 +8,13 @@ choices are asked for and then checked; scores of given texts are all equal.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import difflib
 import itertools
 import json
 import math
+import queue
+import socket
 import threading
 import time
 from collections import OrderedDict
@@ -29,6 +32,7 @@ CHARACTERS_A_TOKEN = 3  # fewer than in most languages, so that a guess is too h
 MESSAGE_TOKENS = 8  # of a chat template around one message, guessed
 CONNECT_S = 10.0
 SILENCE_S = 120.0  # a busy server reads a long prompt before its first word
+POLL_S = 0.05  # between two looks at should_stop while nothing comes
 KEPT_PROMPTS = 64  # prompts that `generate` can still be asked for; one answer needs one
 
 
@@ -38,9 +42,7 @@ class RemoteModel:
     def __init__(self, settings: Settings, say: Callable[[str], None] = lambda _: None) -> None:
         parts = urlsplit(settings.server_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError(
-                f"server_url = {settings.server_url!r} is no address.", "Example: FOOTNOTE_SERVER_URL=http://localhost:8080"
-            )
+            raise UsageError(f"server_url = {settings.server_url!r} is no address.", "Example: FOOTNOTE_SERVER_URL=http://localhost:8080")
         base = settings.server_url.rstrip("/").removesuffix("/v1")
         headers = {"Authorization": f"Bearer {settings.server_key}"} if settings.server_key else {}
         self._http = httpx.Client(
@@ -49,6 +51,7 @@ class RemoteModel:
             trust_env=False,
             follow_redirects=False,
             timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),  # an answer has a connection that can be cut
         )
         self._where = parts.netloc.rpartition("@")[2]
         self._model = settings.server_model
@@ -56,7 +59,7 @@ class RemoteModel:
         self.name = f"{self._model or 'model'} at {self._where}"
         self.level = settings.model_level or "free"
         self.context_tokens = settings.context_tokens
-        self._counts = {"prompt_tokens": 0.0, "reused_tokens": 0.0, "answer_tokens": 0.0, "prompt_s": 0.0, "answer_s": 0.0}
+        self._mine = threading.local()
         self._prompts: OrderedDict[int, list[dict[str, str]]] = OrderedDict()
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
@@ -125,7 +128,14 @@ class RemoteModel:
         return [0.0] * len(continuations)
 
     def usage(self) -> dict[str, float]:
-        return dict(self._counts)
+        """Counters of what the calling thread asked for, as the server told them; one that was stopped tells nothing."""
+        return dict(self._counts())
+
+    def _counts(self) -> dict[str, float]:
+        if not hasattr(self._mine, "counts"):
+            self._mine.counts = dict.fromkeys(("prompt_tokens", "reused_tokens", "answer_tokens", "prompt_s", "answer_s"), 0.0)
+        counts: dict[str, float] = self._mine.counts
+        return counts
 
     def close(self) -> None:
         self._http.close()
@@ -154,30 +164,66 @@ class RemoteModel:
             body["model"] = self._model
         if grammar:
             body["grammar"] = grammar  # llama-server's name for it; others ignore it, and callers check what comes
-        started, first = time.monotonic(), 0.0
+        said: queue.SimpleQueue[dict[str, Any] | FootnoteError | None] = queue.SimpleQueue()
+        wire: list[socket.socket] = []
+        counts, started, first = self._counts(), time.monotonic(), 0.0
+        threading.Thread(target=self._listen, args=(body, said, wire), daemon=True).start()
         try:
-            with self._http.stream("POST", "/v1/chat/completions", json=body) as response:
+            while should_stop is None or not should_stop():
+                try:
+                    event = said.get(timeout=POLL_S if should_stop is not None else None)
+                except queue.Empty:
+                    continue  # the server reads the prompt, and sends nothing at all until it has
+                if event is None:
+                    return
+                if isinstance(event, FootnoteError):
+                    raise event
+                usage = event.get("usage")
+                if isinstance(usage, dict):
+                    reused = float((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
+                    counts["prompt_tokens"] += float(usage.get("prompt_tokens") or 0) - reused
+                    counts["reused_tokens"] += reused
+                    counts["answer_tokens"] += float(usage.get("completion_tokens") or 0)
+                for choice in event.get("choices") or ():
+                    piece = (choice.get("delta") or {}).get("content")
+                    if piece:
+                        first = first or time.monotonic()
+                        yield str(piece)
+        finally:
+            for each in wire:
+                with contextlib.suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)  # the server sees that nobody listens, and stops; nothing where it had ended
+            ended = time.monotonic()
+            counts["prompt_s"] += (first or ended) - started
+            counts["answer_s"] += ended - (first or ended)
+
+    def _listen(self, body: dict[str, Any], said: queue.SimpleQueue[Any], wire: list[socket.socket]) -> None:
+        """In a thread of its own, since a connection that waits cannot be asked whether to go on: events, then None or an error."""
+
+        def connected(name: str, found: dict[str, Any]) -> None:
+            if name in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+                wire[:] = [found["return_value"].get_extra_info("socket")]
+
+        try:
+            with self._http.stream("POST", "/v1/chat/completions", json=body, extensions={"trace": connected}) as response:
                 if response.status_code != 200:
                     response.read()
-                    raise self._refused(response)
+                    said.put(self._refused(response))
+                    return
                 for event in _events(response.iter_bytes()):
-                    usage = event.get("usage")
-                    if isinstance(usage, dict):
-                        self._counts["prompt_tokens"] += float(usage.get("prompt_tokens") or 0)
-                        self._counts["answer_tokens"] += float(usage.get("completion_tokens") or 0)
-                    for choice in event.get("choices") or ():
-                        piece = (choice.get("delta") or {}).get("content")
-                        if piece:
-                            first = first or time.monotonic()
-                            yield str(piece)
-                    if should_stop is not None and should_stop():
+                    if event.get("error"):
+                        said.put(self._broke_off(event["error"]))
                         return
+                    said.put(event)
+            said.put(None)
         except httpx.HTTPError as error:
-            raise self._unreachable(error) from None
-        finally:
-            ended = time.monotonic()
-            self._counts["prompt_s"] += (first or ended) - started
-            self._counts["answer_s"] += ended - (first or ended)
+            said.put(self._unreachable(error))
+        except (OSError, RuntimeError) as error:  # the connection or the client was closed meanwhile
+            said.put(EngineUnavailable(f"The connection to {self._where} was closed ({error!r}).", "Ask again."))
+
+    def _broke_off(self, error: Any) -> EngineUnavailable:
+        told = error.get("message") if isinstance(error, dict) else error
+        return EngineUnavailable(f"The model server at {self._where} broke off: {str(told)[:200]}", "Ask again; see the server's own log.")
 
     def _unreachable(self, error: httpx.HTTPError) -> EngineUnavailable:
         what = "does not answer" if isinstance(error, httpx.TimeoutException) else "cannot be reached"
