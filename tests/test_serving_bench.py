@@ -1,0 +1,131 @@
+"""The serving benchmark asks everybody the same, is what it says it is, and hears the same words from ours and from a plain `Llama`."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+import config
+from bench.peers import Locked, Ours
+from bench.serving import NEAR_TIE, Heard, _written_a_second, crowd, distance, listen
+from bench.workload import SHARED, Ask, Find, prefix, shared, workload, zipf
+from errors import UsageError
+from ingest.types import Passage
+from rag.engine.files import converted
+from rag.engine.model import LanguageModel
+from rag.prompt import prompt
+from rag.types import Hit, Turn
+
+ROUNDS = 2
+
+
+def word_tokens(messages: Sequence[Turn]) -> list[int]:
+    """A token a word, as a model's template would give them."""
+    return [hash(word) for turn in messages for word in (turn.role, *turn.content.split())]
+
+
+def finder(passages: int) -> Find:
+    """Lays 8 of `passages` passages, drawn by the question, into the prompt that the app uses."""
+    texts = [" ".join(f"word{number}x{at}" for at in range(150)) for number in range(passages)]
+
+    def find(asked: tuple[str, str], room: int) -> Ask:
+        collection, question = asked
+        numbers = random.Random(question).sample(range(passages), 8)
+        hits = [
+            Hit(Passage(number, f"doc{number}.md", number, "", None, "", texts[number], 0, len(texts[number])), 1.0, "both")
+            for number in numbers
+        ]
+        made = prompt(question, hits, word_tokens, room)
+        return Ask(collection, question, made.messages, made.tokens, frozenset((collection, hit.passage.id) for hit in made.hits))
+
+    return find
+
+
+QUESTIONS = [(name, f"{name}: what about {number}?") for number in range(300) for name in ("one", "two")]
+
+
+def test_cold_prompts_share_nothing_but_the_system_prompt() -> None:
+    """Not with each other, nor with the workplace's: an engine that remembered everything would still have to read them."""
+    made = workload(QUESTIONS, finder(3000), ROUNDS)
+    cold = [ask for each in made.rounds for ask in (*each.one_cold, *each.follow, *each.crowd_cold, each.long)]
+    others = [ask for each in made.rounds for ask in (*each.one_workplace, *each.crowd_workplace)] + [*made.warm, *made.heat]
+    head = word_tokens([cold[0].messages[0]]) + word_tokens([Turn("user", "[1]")])
+    for number, ask in enumerate(cold):
+        assert list(ask.tokens[: len(head)]) == head and len(ask.passages) == 8
+        for other in (*cold[:number], *others):
+            assert not ask.passages & other.passages
+            assert prefix(ask.tokens, other.tokens) <= len(head)
+
+
+def test_the_workplaces_share_is_as_stated() -> None:
+    """Counted anew over everything that was asked, in the order in which it is asked."""
+    made = workload(QUESTIONS, finder(3000), ROUNDS)
+    asked = [ask for each in made.rounds for ask in (*each.one_workplace, *each.crowd_workplace)]
+    before = [*made.warm, *made.heat]
+    total = common = 0
+    for number, ask in enumerate(asked):
+        earlier = [*before, *asked[:number]]
+        total += len(ask.tokens)
+        common += max(prefix(ask.tokens, each.tokens) for each in earlier)
+    assert common / total == pytest.approx(made.shared)
+    assert made.shared == pytest.approx(SHARED, abs=0.06)  # the exponents tried are 0.05 apart, and few questions are drawn
+
+
+def test_the_same_seed_makes_the_same_workload() -> None:
+    """And another seed another one."""
+    one, again, other = (workload(QUESTIONS, finder(3000), ROUNDS, seed) for seed in (3, 3, 4))
+    assert one == again
+    assert one.rounds != other.rounds
+
+
+def test_too_few_documents_are_said_to_be_too_few() -> None:
+    """Rather than asking something cold that was read before."""
+    with pytest.raises(UsageError, match="passages of their own"):
+        workload(QUESTIONS, finder(300), ROUNDS)
+
+
+def test_a_larger_exponent_repeats_more() -> None:
+    """At 0 all questions are as likely; Zipf's law is what makes some come back."""
+    pool = [Ask("a", str(number), (), tuple(range(number, number + 50))) for number in range(50)]
+    shares = [shared(zipf(pool, 200, exponent, 1))[0] for exponent in (0.0, 1.0, 2.0)]
+    assert shares == sorted(shares)
+    assert len(set(zipf(pool, 200, 0.0, 1))) > 2 * len(set(zipf(pool, 200, 2.0, 1)))
+
+
+def test_writing_is_counted_over_the_time_in_which_somebody_writes() -> None:
+    """Two who write at once are twice as fast as one after the other; the pause between two is nobody's writing."""
+    together = [Heard(0, (1.0, 2.0, 3.0), 3.0, "abc"), Heard(0, (1.0, 2.0, 3.0), 3.0, "abc")]
+    apart = [Heard(0, (1.0, 2.0, 3.0), 3.0, "abc"), Heard(0, (11.0, 12.0, 13.0), 13.0, "abc")]
+    assert _written_a_second(together) == [2.0] and _written_a_second(apart) == [1.0]
+    assert Heard(1.0, (), 4.0, "").first_s == 3.0
+
+
+@pytest.mark.real
+def test_ours_and_a_plain_llama_say_the_same_up_to_near_ties(tmp_path: Path) -> None:
+    """The same file, prompts and tokens: alone, two at once, and `Llama` behind a lock."""
+    settings = dataclasses.replace(config.load(), home=tmp_path, context_tokens=1024)
+    file = converted(settings, lambda _: None)
+    model = LanguageModel(settings, file=file)
+    plain = Locked("plain", file.path, n_ctx=1024)
+    ours = Ours("ours", model)
+    try:
+        asks = []
+        for town in ("Bremen", "Turin"):
+            text = f"{town} has a market every Friday.\n\nWhen is the market of {town}?"
+            turns = (Turn("system", "Answer from the text."), Turn("user", text))
+            asks.append(Ask("towns", town, turns, tuple(model.chat(turns))))
+        alone = [listen(ours, ask, 12).text for ask in asks]
+        model.clear()
+        for engine in (ours, plain):
+            for ask, text, heard in zip(asks, alone, crowd(engine, asks, 12), strict=True):
+                assert heard.text and heard.first_s > 0
+                assert heard.text == text or distance(model, ask.tokens, text, heard.text) < NEAR_TIE
+        listen(plain, asks[0], 4)
+        assert plain.read_last(len(asks[0].tokens)) == asks[0].tokens
+    finally:
+        ours.close()
+        plain.close()
