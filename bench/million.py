@@ -243,6 +243,8 @@ def _build(bench: Bench, settings: Any, folder: Path, sentences: Sentences, topi
             document = ParsedDocument(kind="txt", title=f"Volume {first // a_document}", pages=(page,))
             draft.add(file, document, passages, added=publish.now())
         draft.set_fact("chunk", f"{RULES}/{settings.passage_tokens}/{topics.name}")
+        bench.say("comparing documents")
+        draft.compare()
         draft.set_fact("editions", str(EDITION_RULES))
         draft.set_fact("sources", f'[["docs", "{folder.resolve()}", []]]')
         draft.seal()

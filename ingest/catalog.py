@@ -21,6 +21,8 @@ from ingest.editions import Edition, editions, sketch
 from ingest.types import Heading, Page, ParsedDocument, ParseFailure, Passage, SourceFile, Table
 
 HEADING_WEIGHT = 0.5  # of a word in the title, the section or the file name, against 1 for one in the text
+PACK_ROWS = 20_000  # passages up to which the keyword index is packed each time: a second
+PACK_SHARE = 0.02  # of the passages that may come and go before a larger one is packed; packing a million takes a minute
 QUERY_TERMS = 64  # words of a question that are looked up; more make it no clearer, only slower
 LOCAL_USER = "local"
 
@@ -305,6 +307,8 @@ class Draft:
             self._database.executescript(f"PRAGMA page_size = 8192; BEGIN; {SCHEMA} COMMIT;")
         self._database.executescript(RELATED)
         self._database.execute("BEGIN")
+        row = self._database.execute("SELECT value FROM facts WHERE name = 'unpacked'").fetchone()
+        self._unpacked = int(row[0]) if row else 0  # passages that came or went since the keyword index was packed
 
     def documents(self) -> list[Document]:
         return list(_read_documents(self._database))
@@ -359,6 +363,7 @@ class Draft:
                 ),
             )
             ids.append(int(row.lastrowid or 0))
+        self._unpacked += len(ids)
         self._database.execute("UPDATE documents SET passages = ? WHERE id = ?", (len(ids), document_id))
         return ids
 
@@ -372,7 +377,7 @@ class Draft:
         """Removes a document and everything that came from it."""
         self._database.execute("DELETE FROM sketches WHERE document_id = ?", (document_id,))
         self._database.execute("DELETE FROM editions WHERE ? IN (document_id, other_id)", (document_id,))
-        self._database.execute("DELETE FROM passages WHERE document_id = ?", (document_id,))
+        self._remove_passages(document_id)
         self._database.execute("DELETE FROM pages WHERE document_id = ?", (document_id,))
         self._database.execute("DELETE FROM documents WHERE id = ?", (document_id,))
 
@@ -387,6 +392,7 @@ class Draft:
             self._database.execute(
                 "UPDATE passages SET heading = ?, bigrams = ? WHERE id = ?", (heading, bigrams(f"{heading}\n{text}"), passage_id)
             )
+            self._unpacked += 1
 
     def update_file(self, document_id: int, file: SourceFile) -> None:
         """Where the file lies, and its size and time as last seen."""
@@ -405,7 +411,7 @@ class Draft:
 
     def replace_passages(self, document_id: int, title: str, path: str, passages: Sequence[DraftPassage]) -> None:
         """Cuts the same pages in another way; the joined text must stay what it is."""
-        self._database.execute("DELETE FROM passages WHERE document_id = ?", (document_id,))
+        self._remove_passages(document_id)
         self.add_passages(document_id, title, path, passages)
 
     def keys_of(self, document_id: int) -> list[bytes]:
@@ -436,9 +442,16 @@ class Draft:
     def set_fact(self, name: str, value: str) -> None:
         self._database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
-    def seal(self) -> None:
-        """Packs the keyword index, so that what was removed leaves no trace in it, and closes the file."""
-        self._database.execute("INSERT INTO words (words) VALUES ('optimize')")
+    def seal(self, erase: bool = False) -> None:
+        """Closes the file, its keyword index packed where `erase` is asked for, where that is quick, or where much has changed.
+
+        What was removed is found no more and counts no more, packed or not; in an index that is not, its words are still in the file.
+        """
+        (passages,) = self._database.execute("SELECT count(*) FROM words_docsize").fetchone()
+        if erase or passages <= PACK_ROWS or self._unpacked > PACK_SHARE * passages:
+            self._database.execute("INSERT INTO words (words) VALUES ('optimize')")
+            self._unpacked = 0
+        self.set_fact("unpacked", str(self._unpacked))
         self._database.execute("COMMIT")
         self._database.execute("PRAGMA journal_mode = DELETE")
         self._database.close()
@@ -446,6 +459,9 @@ class Draft:
     def close(self) -> None:
         """Closes without keeping what was not sealed."""
         self._database.close()
+
+    def _remove_passages(self, document_id: int) -> None:
+        self._unpacked += self._database.execute("DELETE FROM passages WHERE document_id = ?", (document_id,)).rowcount
 
     def _insert(
         self,

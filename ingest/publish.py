@@ -17,6 +17,7 @@ import shutil
 import socket
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +27,7 @@ from errors import DiskFailed, FootnoteError, IndexDamaged, IndexMissing, IndexT
 
 FORMAT = 1  # of the index; a newer one is refused, an older one is migrated by building anew
 FILES = ("catalog.sqlite", "passages.npy", "vectors.npy")
+HASHED_AT_ONCE = 2  # files: the two large ones of a version, each on a core
 LEASE = "LEASE"  # empty; locked by those who read the version
 POINTER = {"version", "manifest_sha256", "highest"}  # what CURRENT says
 VERSION_NAME = re.compile(r"v\d{6,}")
@@ -129,17 +131,18 @@ def versions(index: Path, collection: str) -> list[Path]:
 
 def faults(version: Version) -> list[str]:
     """Files of a version that are not what was published, in plain words; empty where all is well."""
-    found: list[str] = []
-    for name, known in version.manifest.files.items():
-        path = version.folder / name
+
+    def fault(name: str) -> str:
+        path, known = version.folder / name, version.manifest.files[name]
         try:
             if path.stat().st_size != known["size"]:
-                found.append(f"{path} has {path.stat().st_size} bytes instead of {known['size']}")
-            elif file_sha256(path) != known["sha256"]:
-                found.append(f"{path} is not the file that was published (its hash differs)")
+                return f"{path} has {path.stat().st_size} bytes instead of {known['size']}"
+            return "" if file_sha256(path) == known["sha256"] else f"{path} is not the file that was published (its hash differs)"
         except OSError as error:
-            found.append(f"{path} cannot be read ({error.strerror})")
-    return found
+            return f"{path} cannot be read ({error.strerror})"
+
+    with ThreadPoolExecutor(HASHED_AT_ONCE) as pool:
+        return [each for each in pool.map(fault, version.manifest.files) if each]
 
 
 def file_sha256(path: Path) -> str:
@@ -242,10 +245,11 @@ def publish(
         files: dict[str, dict[str, Any]] = {}
         (draft / LEASE).touch(mode=0o600)
         for each in (*FILES, LEASE):
-            path = draft / each
-            path.chmod(0o600)
-            _sync(path)
-            files[each] = {"sha256": file_sha256(path), "size": path.stat().st_size}
+            (draft / each).chmod(0o600)
+            _sync(draft / each)
+        with ThreadPoolExecutor(HASHED_AT_ONCE) as pool:
+            for each, sha256 in zip((*FILES, LEASE), pool.map(file_sha256, [draft / each for each in (*FILES, LEASE)]), strict=True):
+                files[each] = {"sha256": sha256, "size": (draft / each).stat().st_size}
         manifest = dataclasses.replace(manifest, version=name, created=now(), files=files)
         body = json.dumps(_sealed(dataclasses.asdict(manifest)), indent=1, ensure_ascii=False).encode()
         _write(draft / "MANIFEST.json", body)

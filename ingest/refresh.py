@@ -365,7 +365,7 @@ class _Refresh:
             facts = [[each.name, str(each.root), list(each.exclude)] for each in plan.sources.values()]
             draft.set_fact("sources", json.dumps(facts))
             rows, documents = draft.passages(), len(draft.documents())
-            draft.seal()
+            draft.seal(erase=bool(plan.erase))
             dimensions = self._save_vectors(folder, rows, plan, embedding)
             needed = {key for _, key in rows}
             embedding.cache.forget([key for key in forgotten if key not in needed])
@@ -486,24 +486,20 @@ class _Refresh:
 
         from ingest import vectors
 
-        ids = numpy.array([number for number, _ in rows], dtype=numpy.int64)
-        kept: dict[int, int] = {}
-        old = None
+        ids = numpy.fromiter((number for number, _ in rows), dtype=numpy.int64, count=len(rows))
+        old_ids, old = numpy.zeros(0, dtype=numpy.int64), None
         version = plan.version
         if version and version.manifest.embedder == plan.embedder:
             old_ids, old = vectors.load(version.folder / "passages.npy", version.folder / "vectors.npy")
-            kept = {int(number): row for row, number in enumerate(old_ids)}
-        missing = [(row, key) for row, (number, key) in enumerate(rows) if number not in kept]
+        kept = numpy.isin(ids, old_ids, assume_unique=True)
+        missing = [(row, rows[row][1]) for row in numpy.flatnonzero(~kept).tolist()]
         found = embedding.cache.get([key for _, key in missing])
         dimensions = version.manifest.dimensions if version and old is not None else embedding.dimensions()
         made = numpy.zeros((len(rows), dimensions), dtype=numpy.float32)
         for row, key in missing:
             made[row] = found[key]
         if old is not None:
-            mine = [(row, kept[number]) for row, (number, _) in enumerate(rows) if number in kept]
-            if mine:
-                here, there = (numpy.array(each) for each in zip(*mine, strict=True))
-                made[here] = old[there]
+            made[kept] = old[numpy.searchsorted(old_ids, ids[kept])]
         vectors.save(folder / "passages.npy", folder / "vectors.npy", ids, made)
         return dimensions
 

@@ -70,7 +70,8 @@ class Vectors:
             self._index.train(numpy.ascontiguousarray(vectors[:: -(-total // TRAIN_ROWS)]))
         for start in range(0, total, PART_ROWS):
             part = numpy.ascontiguousarray(vectors[start : start + PART_ROWS])
-            if not bool(numpy.all(numpy.abs(numpy.linalg.norm(part, axis=1) - 1.0) <= UNIT_TOLERANCE)):
+            lengths = numpy.sqrt(numpy.einsum("ij,ij->i", part, part))
+            if not bool(numpy.all(numpy.abs(lengths - 1.0) <= UNIT_TOLERANCE)):
                 raise IndexDamaged("Vectors of the index are not of length 1.", "Run: python -m ingest FOLDER --force")
             self._index.add(part)
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from errors import IndexDamaged
-from ingest.catalog import Catalog, Draft, DraftPassage, check, keyword_query
+from ingest.catalog import PACK_ROWS, Catalog, Draft, DraftPassage, check, keyword_query
 from ingest.types import Heading, Page, ParsedDocument, ParseFailure, SourceFile, Table
 
 
@@ -184,6 +184,32 @@ def test_what_is_removed_leaves_no_trace(tmp_path: Path) -> None:
     assert found(catalog, "zanzibar") == []
     assert b"zanzibar" not in path.read_bytes()
     assert check(path) == []
+
+
+def test_a_large_index_that_is_not_packed_finds_and_ranks_as_if_it_were(tmp_path: Path) -> None:
+    """Packing a million passages for one that went took a minute. Until it is packed what is gone is found no more and weighs nothing,
+    but its words are in the file; erasing packs, and so does the refresh after which a fiftieth has changed."""
+    passages = PACK_ROWS + 1_000
+    draft = Draft(tmp_path / "c.sqlite")
+    for name, texts in (("a.txt", ["leave " * (number % 5) + f"row{number}" for number in range(passages)]), ("b.txt", ["zanzibar leave leave"])):
+        document = parsed(*texts)
+        draft.add(file(name), document, whole(document), added="now")
+    draft.seal()
+    found_by: dict[str, list[tuple[int, float]]] = {}
+    for name in ("loose", "erased", "much"):
+        path = tmp_path / name
+        path.write_bytes((tmp_path / "c.sqlite").read_bytes())
+        draft = Draft(path)
+        draft.remove(next(each for each in draft.documents() if each.path == "b.txt").id)
+        if name == "much":
+            document = parsed(*["more"] * 1_000)
+            draft.add(file("c.txt"), document, whole(document), added="now")
+        draft.seal(erase=name == "erased")
+        catalog = Catalog.open(path)
+        assert found(catalog, "zanzibar") == [] and catalog.fact("unpacked") == ("1" if name == "loose" else "0")
+        found_by[name] = catalog.search_keywords("leave row17", 50)
+        assert (b"zanzibar" in path.read_bytes()) == (name == "loose") and check(path) == []
+    assert found_by["loose"] == found_by["erased"] and found_by["loose"]
 
 
 def test_a_moved_document_is_found_by_its_new_name(tmp_path: Path) -> None:
