@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from errors import UsageError
+from evals.recompute import recomputed
 from evals.results import table
 
 YEAR = re.compile(r"\b(?:19|20)\d\d\b")
@@ -25,9 +26,10 @@ WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+")
 TURNS = re.compile(r"\b(?:not|no|never|nor|neither|none|without|unless|only|except|if|until|cannot|\w+n['’]t)\b", re.IGNORECASE)
 SAME = "same words"  # the sentence is words of its quote, in their order, and leaves out none that turns its meaning
 ROW = "row with its columns' names"  # a table row: what is not in the quote is a header of the same page's table
+DONE = "recomputed from its rows"  # a computed amount: done again here from the quotes, with the same result
 READ = "to be read"  # other words, or a turn of meaning left out
 FALSE = "not in the source"  # a number that neither the quote nor a header of its page holds, or no such quote on that page
-VERDICTS = (SAME, ROW, READ, FALSE)
+VERDICTS = (SAME, ROW, DONE, READ, FALSE)
 YES, PARTLY, NO = "yes", "partly", "no"
 SAID = ("supported", "answers", "note")  # what a person writes
 AROUND = 300  # characters of the page on either side of the first span: a heading or a condition there may turn its meaning
@@ -82,7 +84,7 @@ def audit(result: dict[str, Any], page_text: Callable[[str, int | None], str]) -
                 before,
                 " … ".join(each["quote"] for each in cited),
                 after,
-                verdict(sentence, cited, page_text),
+                _computed(sentence, cited, page_text) if row["how"][number] == "computed" else verdict(sentence, cited, page_text),
             )
 
 
@@ -129,6 +131,15 @@ def _titled(sentence: str, tables: str) -> bool:
         if name and _words(first) == name and YEAR.search(others):
             return True
     return False
+
+
+def _computed(sentence: str, cited: Sequence[dict[str, Any]], page_text: Callable[[str, int | None], str]) -> str:
+    """Whether a computed amount comes out again from the rows it cites."""
+    quotes = " ".join(each["quote"] for each in cited)
+    if verdict(quotes, cited, page_text) == FALSE:
+        return FALSE
+    pages = "\n".join(page_text(each["document"], each["page"]) for each in cited)
+    return DONE if recomputed(sentence, [each["quote"] for each in cited], pages) else FALSE
 
 
 def _words(text: str) -> list[str]:

@@ -189,7 +189,7 @@ def only(found: Evidence, hits: Sequence[Hit], may: Callable[[str, str, bool], b
     for each in found.candidates:
         hit = hits[each.number - 1]
         row = is_row(hit.passage.text, each.start, each.end)
-        if may(_said(hit, each.start, each.end), f"{hit.passage.document} {hit.passage.context}", row):
+        if may(_said(hit, each.start, each.end), hit.passage.context, row):
             kept.append(each)
     return Evidence(tuple(kept), found.probability, found.enough and bool(kept))
 

@@ -13,7 +13,7 @@ from decimal import ROUND_HALF_UP, Decimal, DecimalException, localcontext
 from typing import TYPE_CHECKING
 
 from rag.cite import citation
-from rag.formula import ITEMS, MEASURES, Asked, Item, Node, Number, Operation, Unclear, asked, items, parse
+from rag.formula import ITEMS, MEASURES, RISE, Asked, Item, Node, Number, Operation, Unclear, asked, asked_words, items, parse
 from rag.retrieve import name_words, named
 from rag.tables import HEADING_WORDS, SCALES, Amount, Row, rows
 from rag.types import Hit, Sentence
@@ -79,7 +79,7 @@ def figure(question: str, index: Index, allowed: Set[int], hits: Sequence[Hit]) 
     """
     wanted = asked(question)
     if wanted is None:
-        return None
+        return _by_words(question, index, hits)
     if isinstance(wanted, Unclear):
         return Figure(None, tuple(hits), wanted.why, _quotable_unclear(wanted))
     names = {
@@ -105,6 +105,44 @@ def figure(question: str, index: Index, allowed: Set[int], hits: Sequence[Hit]) 
     unknown = sorted(word for word in wanted.rest if not any(_accounted(word, names[each]) for each in called))
     why = why or f"nothing accounts for {', '.join(map(repr, unknown)) or 'all words of the question'}"
     return Figure(None, tuple(hits), f"Not computed: {why}.", _quotable(wanted))
+
+
+def _by_words(question: str, index: Index, hits: Sequence[Hit]) -> Figure | None:
+    """The cell of a table on the pages of `hits` to which every word of a question with a year leads: "repair costs in Bremen in 2024".
+
+    Each word stands in the row, its column's name or above the table; the row's label has no word besides. None where there are
+    no such cells, or cells with different amounts.
+    """
+    wanted = asked_words(question)
+    if wanted is None:
+        return None
+    cells: list[tuple[Row, Amount]] = []
+    for document, page in dict.fromkeys((hit.passage.document_id, hit.passage.page) for hit in hits):
+        name = index.catalog.document(document)
+        of_document = _stems(f"{name.path.rpartition('.')[0]} {name.title}")
+        for row in rows(document, [index.catalog.page(document, page)]):
+            label = _stems(row.label)
+            above = _stems(f"{row.above} {row.group}") | of_document
+            for cell in row.amounts:
+                column = _stems(cell.column.name)
+                there = label | column | above
+                if wanted <= there and label and label <= wanted and column and (column & wanted or len(row.amounts) == 1):
+                    cells.append((row, cell))
+    if not cells or len({(cell.value, row.scale) for row, cell in cells}) > 1:
+        return None
+    row, cell = cells[0]
+    try:
+        cited, sources = _cited([(row, cell)], index, hits)
+    except _Unknown:
+        return None
+    key = f"{cell.text}{f' {row.scale}' if row.scale and not cell.percent else ''}"
+    text = f"{row.label}, {cell.column.name}: {key}."
+    return Figure(Sentence(text, tuple(citation(sources[n - 1], n, start, end) for n, start, end in cited), "computed", key), sources)
+
+
+def _stems(text: str) -> set[str]:
+    """Forms of the words and numbers of a text that are not function words."""
+    return {each.form for each in words(text.replace("_", " ")) if each.kind != "function"}
 
 
 class _Tables:
@@ -308,8 +346,9 @@ def _worded(
     name = next(iter(used.values()))[0].label if single else wanted.called[:1].upper() + wanted.called[1:]
     unit = f" {scale}" if scale else ""
     if single:
-        cell = next(iter(used.values()))[1]
-        own = f"{currency}{_digits(cell)}{unit}"
+        ((item, (_, cell)),) = used.items()
+        signed = _signed(item, cell)
+        own = f"{'-' if signed < 0 else ''}{currency}{abs(signed):,}{unit}"
         return f"{name}, {when}: {result}{'' if own == result else f' = {own}'}.", result
     inputs = "; ".join(f"{row.label} {item.year}: {_digits(cell)}" for item, (row, cell) in used.items())
     return f"{name}, {when}: {result} = {_expression(formula, used)}; {inputs}{f' (in {scale}s)' if scale else ''}.", result
@@ -370,13 +409,17 @@ def _quotable(wanted: Asked) -> MayQuote:
 
 
 def _quotable_unclear(wanted: Unclear) -> MayQuote:
-    """A sentence may answer instead, no row of a table; it states a percentage where one is asked for."""
+    """A sentence may answer instead where it says itself what would have to be computed; no row of a table can."""
     needed = {stem(each) for each in wanted.words}
+    years = {str(each) for each in wanted.years}
 
     def may(said: str, around: str, row: bool) -> bool:
-        if wanted.most or row:
-            return not row
         there = {each.form for each in words(said)}
-        return 2 * len(needed & there) >= len(needed) and (not wanted.percent or "%" in there)
+        if wanted.change:
+            return bool(RISE.search(said)) or years <= there
+        if wanted.most:
+            return not row and needed <= there
+        told = there | {each.form for each in words(around)}
+        return not row and 2 * len(needed & there) >= len(needed) and bool(years & told) and (not wanted.percent or "%" in there)
 
     return may

@@ -10,10 +10,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from types import MappingProxyType
 
 from rag.tables import PART, years
-from rag.words import FUNCTION_WORDS
+from rag.words import FUNCTION_WORDS, stem, words
 
 WORDS_FOR_NUMBERS = {"zero": 0, "no": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5}
 LONGEST = 10  # years that an average or a growth rate may span
@@ -71,6 +72,8 @@ class Unclear:
     words: frozenset[str] = frozenset()
     most: bool = False  # amounts would have to be compared: no single row of a table can say which is the highest
     percent: bool = False  # a percentage is asked for
+    change: bool = False  # whether an amount changed from one year to another is asked
+    years: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,6 +394,8 @@ IN_SOURCE = re.compile(
     r"(?:(?:statements?(?: of [\w ]+?)?|balance sheets?|p&l)|data)(?=\W*$)",
     re.IGNORECASE,
 )
+AMOUNT_ASKED = re.compile(r"^\W*(?:what (?:is|was|were|are)|how (?:much|many|high|large|big))\b", re.IGNORECASE)
+NO_CONTENT = frozenset(stem(each) for each in "amount value total fiscal fy year much many high large big spent".split())
 DEFINED = re.compile(
     r"(?:\b(?:is|are|was|be)\s+)?\b(?:defined|calculated|computed|measured)\s+as(?:\s+follows)?:?\s+(?P<formula>.+)"
     r"|\bdefine\s+(?P<called>.+?)\s+as:?\s+(?P<other>.+)",
@@ -432,21 +437,24 @@ def asked(question: str) -> Asked | Unclear | None:
     if main is None or WHY.search(main):
         return None
     when = _years(main) or _years(plain)
-    percent = bool(re.search(r"%|percent", main, re.IGNORECASE))
-    if not when:
-        return Unclear("No year is named.", _content(main), percent=percent) if definitions else None
     found = _found(_normal(main))
+    unclear = partial(Unclear, words=_content(main), percent=bool(re.search(r"%|percent", main, re.IGNORECASE)), years=when)
+    if not when:
+        return unclear("No year is named.") if definitions else None
     if MOST.search(main):
-        return Unclear("Amounts would have to be compared.", _content(main), most=True)
+        line = " ".join(_normal(main)[start:end] for start, end, *_ in found)
+        return Unclear("Amounts would have to be compared.", frozenset(line.split()), most=True, years=when)
     if PART.search(main) and (found or RATIO_WORDS.search(main)):
-        return Unclear("A part of a year is asked about.", _content(main), percent=percent)
+        return unclear("A part of a year is asked about.")
     try:
         made = _formula(main, definitions, found, when)
     except _NotUnderstood as error:
-        return Unclear(str(error), _content(main), percent=percent)
+        return unclear(str(error))
     if made is None:
         if RATIO_WORDS.search(main) or definitions:
-            return Unclear("It would have to be computed in a way that is not known here.", _content(main), percent=percent)
+            return unclear("It would have to be computed in a way that is not known here.")
+        if RISE.search(main) and len(when) > 1:
+            return unclear("Amounts of several years would have to be compared.", percent=False, change=True)
         return None
     formula, kind, called, rest = made
     if kind in ("ratio", "amount") and PERCENT.search(plain) and isinstance(formula, Operation) and formula.sign == "/":
@@ -525,6 +533,18 @@ def _found(text: str) -> list[tuple[int, int, str, str]]:
         if all(each[1] <= other[0] or each[0] >= other[1] for other in kept):
             kept.append(each)
     return sorted(kept)
+
+
+def asked_words(question: str) -> frozenset[str] | None:
+    """The words, as stems, and years that lead to an amount of a year: "What were the 2024 repair costs in Bremen?"; None for others."""
+    main, definitions = _parts(" ".join(question.split()))
+    if main is None or definitions or WHY.search(main) or MOST.search(main) or RISE.search(main) or RATIO_WORDS.search(main):
+        return None
+    when = _years(main)
+    if len(when) != 1 or PART.search(main) or not AMOUNT_ASKED.search(main):
+        return None
+    forms = {each.form for each in words(main) if each.kind != "function"} - NO_CONTENT
+    return frozenset(forms | {str(when[0])})
 
 
 def _formula(
