@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import statistics
 import threading
@@ -20,6 +21,8 @@ from records.store import Records
 
 READS_S = (5.0, 15.0)  # that a person reads an answer before the next question; drawn evenly
 WARM = 0.25  # share of the time after which memory is taken to be what it will stay
+STOPS = 0.1  # share of the questions whose answer is stopped, within STOPS_S of asking
+STOPS_S = 3.0
 LAST_S = 180.0  # for the answers that are on the way when the time is up
 SEED = 20  # of what people ask and how long they read
 LOOK_S = 1.0  # between two looks at the engine's memory
@@ -36,6 +39,7 @@ class Heard:
     told: list[float] = field(default_factory=list)  # a place in the queue
     sentence: list[float] = field(default_factory=list)  # the first
     whole: list[float] = field(default_factory=list)
+    stopped: list[float] = field(default_factory=list)  # from the wish to stop to the answer's end
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -63,7 +67,7 @@ def people(bench: Bench) -> Measured:
         "people": bench.people, "minutes": bench.minutes, "answers_at_once": bench.settings.answers_at_once, "model": model, "seed": SEED,
         "reads_s": READS_S, "asked": heard.asked, "answered": heard.answered, "busy": heard.busy, "failures": heard.failures,
         "answers_a_minute": round(heard.answered / bench.minutes, 2),
-        **{name: _shares(getattr(heard, name)) for name in ("told", "sentence", "whole")},
+        **{name: _shares(getattr(heard, name)) for name in ("told", "sentence", "whole", "stopped")},
         "memory_mb": {"start": start, "warm": warm, "end": end, "most": max(memory), "growth_after_warm": round(end / warm - 1, 4)},
     }  # fmt: skip
     rows = (
@@ -74,6 +78,7 @@ def people(bench: Bench) -> Measured:
         ("told a place in the queue, p50, p95, most", _line(heard.told)),
         ("first sentence, p50, p95, most", _line(heard.sentence)),
         ("whole answer, p50, p95, most", _line(heard.whole)),
+        ("from a stop to the answer's end, p50, p95, most", _line(heard.stopped)),
         ("memory of the engine at the start, warm, at the end", f"{start:.0f}, {warm:.0f}, {end:.0f} MB ({100 * (end / warm - 1):+.1f} %)"),
         *((f"failure {number}", each) for number, each in enumerate(heard.failures[:5], 1)),
     )
@@ -92,7 +97,8 @@ def _ask(
         collection, known = questions[number % len(questions)]
         time.sleep(chance.uniform(0, READS_S[0]))
         while time.monotonic() < until:
-            _one(client, chance.choice(known), collection, talks[number], heard, until)
+            stop_s = chance.uniform(0, STOPS_S) if chance.random() < STOPS else None
+            _one(client, chance.choice(known), collection, talks[number], heard, until, stop_s)
             time.sleep(min(chance.uniform(*READS_S), max(0.0, until - time.monotonic())))
 
     threads = [threading.Thread(target=live, args=(number,), daemon=True) for number in range(bench.people)]
@@ -109,19 +115,31 @@ def _ask(
     return heard, memory
 
 
-def _one(client: Client, question: str, collection: str, talk: str, heard: Heard, until: float) -> None:
-    """One question, from asking to the end of its answer."""
+def _one(client: Client, question: str, collection: str, talk: str, heard: Heard, until: float, stop_s: float | None) -> None:
+    """One question, from asking to the end of its answer, which is stopped after `stop_s` seconds where that is given."""
     began = time.monotonic()
-    told = sentence = 0.0
+    told = sentence = wished = 0.0
+    last, timer = "", None
+
+    def stop(answer: str) -> None:
+        nonlocal wished
+        wished = time.monotonic()
+        with contextlib.suppress(FootnoteError):  # the reader of the events is told, too
+            client.stop(answer)
+
     try:
         answer = client.ask(question, collection, conversation=talk, history=())
+        if stop_s is not None:
+            timer = threading.Timer(stop_s, stop, (answer,))
+            timer.start()
         for event in client.events(answer):
             now = time.monotonic() - began
             told = told or now  # the first event is the place, or that the search has begun
             if event["event"] == "sentence":
                 sentence = sentence or now
-            elif event["event"] in ("error", "stopped"):
-                raise FootnoteError(str(event.get("message", "The answer was stopped.")))
+            elif event["event"] == "error" or (event["event"] == "stopped" and not wished):
+                raise FootnoteError(str(event.get("message", "The answer was stopped by itself.")))
+            last = event["event"]
     except Busy:
         with heard.lock:
             heard.asked, heard.busy = heard.asked + 1, heard.busy + 1
@@ -131,10 +149,16 @@ def _one(client: Client, question: str, collection: str, talk: str, heard: Heard
             heard.asked += 1
             heard.failures.append(str(error))
         return
+    finally:
+        if timer is not None:
+            timer.cancel()
     with heard.lock:
         heard.asked += 1
-        heard.answered += time.monotonic() < until
         heard.told.append(told)
+        if last == "stopped":
+            heard.stopped.append(time.monotonic() - wished)
+            return
+        heard.answered += time.monotonic() < until
         heard.whole.append(time.monotonic() - began)
         if sentence:
             heard.sentence.append(sentence)

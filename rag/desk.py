@@ -68,6 +68,7 @@ class Asked:
     question: Question
     number: int  # counts questions as they come
     position: int = 0  # in the queue, as the reader was told; 0: not told
+    told: float = 0.0  # when that was
     passed: int = 0  # turns that others had since this person's last one
     history: tuple[Turn, ...] = ()
     message: int | None = None  # the assistant message in the records
@@ -107,6 +108,8 @@ class Asked:
                 state |= {**rest, "state": {"error": "failed"}.get(kind, kind)}
             else:
                 state |= rest
+        if state["state"] == "queued" and "estimate_s" in state:
+            state["estimate_s"] = round(max(0.0, state["estimate_s"] - (time.monotonic() - self.told)), 1)
         return state
 
 
@@ -306,7 +309,7 @@ class Desk:
         ahead, passed = (1, time.monotonic() - self._since) if self._running else (int(self._answerer is None), 0.0)
         for position, asked in enumerate(self._order(), 1):
             if asked.position != position:
-                asked.position = position
+                asked.position, asked.told = position, time.monotonic()
                 estimate = max(0.0, usual * (position - 1 + ahead) - passed)
                 asked.say({"event": "queued", "position": position, "estimate_s": round(estimate, 1)})
 
