@@ -189,9 +189,9 @@ def test_what_is_removed_leaves_no_trace(tmp_path: Path) -> None:
 def test_a_large_index_that_is_not_packed_finds_and_ranks_as_if_it_were(tmp_path: Path) -> None:
     """Packing a million passages for one that went took a minute. Until it is packed what is gone is found no more and weighs nothing,
     but its words are in the file; erasing packs, and so does the refresh after which a fiftieth has changed."""
-    passages = PACK_ROWS + 1_000
+    rows = ["leave " * (number % 5) + f"row{number}" for number in range(PACK_ROWS + 1_000)]
     draft = Draft(tmp_path / "c.sqlite")
-    for name, texts in (("a.txt", ["leave " * (number % 5) + f"row{number}" for number in range(passages)]), ("b.txt", ["zanzibar leave leave"])):
+    for name, texts in (("a.txt", rows), ("b.txt", ["zanzibar leave leave"])):
         document = parsed(*texts)
         draft.add(file(name), document, whole(document), added="now")
     draft.seal()

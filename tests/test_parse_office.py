@@ -391,6 +391,21 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
     assert caught.value.kind == "bomb" and "times its size" in caught.value.message
 
 
+def test_a_small_sheet_that_says_one_long_text_in_every_cell_is_a_bomb(tmp_path: Path) -> None:
+    """A sheet of 0.1 MB said 20 million characters, all of which were kept, and embedding them held the whole folder up for half an hour.
+    A sheet that is cut because it is long, in a file as long as such text takes, is read."""
+    settings = Settings(max_chars=1_500_000)
+    book = openpyxl.Workbook()
+    for _ in range(400):
+        book.active.append(["abcdefgh " * 500])
+    book.save(tmp_path / "bomb.xlsx")
+    with pytest.raises(DocumentUnreadable) as caught:
+        parse(tmp_path / "bomb.xlsx", "bomb.xlsx", settings)
+    assert caught.value.kind == "bomb" and "1,500,000 characters" in caught.value.message
+    (tmp_path / "long.csv").write_text("name,number\n" + "".join(f"somebody {number},{number}\n" for number in range(80_000)))
+    assert any("1,500,000" in warning for warning in parse(tmp_path / "long.csv", "long.csv", settings).warnings)
+
+
 def test_a_container_of_too_many_files_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "many.xlsx"
     with zipfile.ZipFile(path, "w") as archive:

@@ -16,6 +16,7 @@ from ingest.parse.clean import clean_line
 from ingest.parse.detect import detect
 from ingest.types import Page, ParsedDocument
 
+MAX_TEXT_RATIO = 100  # characters for each byte of a file of whose text only a part is kept; packed tables have 20 at most
 _TEXT_CURE = "Leave it out, or replace it."
 
 
@@ -34,6 +35,10 @@ def parse(path: Path, name: str, settings: Settings, ask_time: Callable[[float],
     kind = detect(path, name)
     document = _read(kind, path, name, settings, ask_time)
     document = _limited(document, settings)
+    if sum(len(page.text) for page in document.pages) >= max(settings.max_chars, MAX_TEXT_RATIO * size):
+        raise DocumentUnreadable(
+            "bomb", f"The file looks like a bomb: its {size:,} bytes say more than {settings.max_chars:,} characters.", "Leave it out."
+        )
     if not any(page.text.strip() for page in document.pages):
         raise DocumentUnreadable("empty", "The file opens, but it holds no text.", _TEXT_CURE)
     if not document.title:
