@@ -97,6 +97,7 @@ class Served:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self._port = int(free.getsockname()[1])
+        self.address = f"http://127.0.0.1:{self._port}"
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as printed:
             self._process = subprocess.Popen(

@@ -35,6 +35,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._begin("application/json")
             self.wfile.write(json.dumps({"tokens": self.server.model.tokenize(body["content"])}).encode())
             return
+        if self.path != "/v1/chat/completions":
+            self.send_error(404)
+            return
         self._begin("text/event-stream")
         tokens = self.server.model.chat([Turn(each["role"], each["content"]) for each in body["messages"]])
         written = 0

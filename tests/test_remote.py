@@ -21,11 +21,12 @@ QUESTION = [Turn("system", "Answer."), Turn("user", "Where is it?")]
 
 
 class OneModelServer(ThreadingHTTPServer):
-    """Says `words`, one event each; counts tokens where `counts` is true; refuses with `status`."""
+    """Says `words`, one event each; counts tokens where `counts` is true; refuses with `status`; `broken` ends in an error."""
 
     words = ("In ", "Zürich", ".")
     status = 200
     counts = True
+    broken = False
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -41,15 +42,16 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/tokenize":
             self._send(200 if self.server.counts else 404, json.dumps({"tokens": body["content"].split()}).encode())
             return
+        if self.path != "/v1/chat/completions":
+            self._send(404, b"{}")
+            return
         self.server.asked.append(body)
         self.server.keys.append(self.headers["Authorization"])
         lines: list[dict[str, object]] = [{"choices": [{"delta": {"content": word}}]} for word in self.server.words]
+        if self.server.broken:
+            lines.append({"error": {"message": "out of memory"}})
         lines.append({"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3}})
-        text = (
-            ": keep-alive\n\n"
-            + "".join(f"data: {json.dumps(line, ensure_ascii=False)}\n\n" for line in lines)
-            + "data: [DONE]\n\n"
-        )
+        text = ": keep-alive\n\n" + "".join(f"data: {json.dumps(line, ensure_ascii=False)}\n\n" for line in lines) + "data: [DONE]\n\n"
         self._send(self.server.status, text.encode())
 
     def _send(self, status: int, body: bytes) -> None:
@@ -75,9 +77,7 @@ def server() -> Iterator[OneModelServer]:
 
 
 def settings(server: OneModelServer, **more: Any) -> Settings:
-    return dataclasses.replace(
-        config.Settings(), server_url=f"http://127.0.0.1:{server.server_port}/v1", server_model="big", **more
-    )
+    return dataclasses.replace(config.Settings(), server_url=f"http://127.0.0.1:{server.server_port}/v1", server_model="big", **more)
 
 
 def test_words_arrive_as_the_server_says_them(server: OneModelServer) -> None:
@@ -94,9 +94,7 @@ def test_words_arrive_as_the_server_says_them(server: OneModelServer) -> None:
 def test_a_choice_is_one_of_those_given(server: OneModelServer) -> None:
     """Whatever the server says, the result is one of the strings, the nearest."""
     model = RemoteModel(settings(server))
-    assert list(model.generate(model.chat(QUESTION), max_tokens=9, choices=["It is in Bern.", "It is in Zürich."])) == [
-        "It is in Zürich."
-    ]
+    assert list(model.generate(model.chat(QUESTION), max_tokens=9, choices=["It is in Bern.", "It is in Zürich."])) == ["It is in Zürich."]
 
 
 def test_stopping_ends_the_stream(server: OneModelServer) -> None:
@@ -106,6 +104,33 @@ def test_stopping_ends_the_stream(server: OneModelServer) -> None:
     for piece in model.generate(model.chat(QUESTION), max_tokens=9, should_stop=lambda: len(seen) >= 1):  # noqa: B023 - asked while it grows
         seen += [piece]
     assert seen == ["In "]
+
+
+def test_an_error_in_the_middle_is_told_and_not_taken_for_the_end(server: OneModelServer) -> None:
+    """Servers answer with status 200 first and may still fail: what came is not the whole answer."""
+    server.broken = True
+    model = RemoteModel(settings(server))
+    seen = []
+    with pytest.raises(EngineUnavailable, match="out of memory"):
+        for piece in model.generate(model.chat(QUESTION), max_tokens=9):
+            seen.append(piece)
+    assert seen == ["In ", "Zürich", "."]
+
+
+def test_what_a_thread_asked_for_is_counted_apart(server: OneModelServer) -> None:
+    """Several answers are on the way at once, and each is billed for its own."""
+    model = RemoteModel(settings(server))
+    list(model.generate(model.chat(QUESTION), max_tokens=9))
+    found: list[dict[str, float]] = []
+
+    def other() -> None:
+        list(model.generate(model.chat(QUESTION), max_tokens=9))
+        found.append(model.usage())
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert found[0]["answer_tokens"] == model.usage()["answer_tokens"] == 3
 
 
 def test_without_a_tokenizer_tokens_are_guessed_high(server: OneModelServer) -> None:

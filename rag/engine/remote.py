@@ -30,6 +30,7 @@ from rag.types import Turn
 
 CHARACTERS_A_TOKEN = 3  # fewer than in most languages, so that a guess is too high rather than too low
 MESSAGE_TOKENS = 8  # of a chat template around one message, guessed
+TEMPLATE_TOKENS = 40  # that a template may add where no system message is given: SmolLM2's own takes 21
 CONNECT_S = 10.0
 SILENCE_S = 120.0  # a busy server reads a long prompt before its first word
 POLL_S = 0.05  # between two looks at should_stop while nothing comes
@@ -64,6 +65,7 @@ class RemoteModel:
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._counts_tokens = self._has_tokenize()
+        self._lays_out = self._counts_tokens and self._laid([{"role": "user", "content": "a"}]) is not None
         say(f"Answers are written by {self.name}: questions and passages are sent there.")
 
     def tokenize(self, text: str) -> list[int]:
@@ -84,7 +86,11 @@ class RemoteModel:
         The server applies its own template; what it does with control tokens in a document is the server's affair.
         """
         body = [{"role": turn.role, "content": turn.content} for turn in messages]
-        count = sum(len(self.tokenize(turn.content)) + MESSAGE_TOKENS for turn in messages)
+        laid = self._laid(body) if self._lays_out else None
+        if laid is not None:
+            count = len(self.tokenize(laid)) + 1  # the token that begins a text is not in it
+        else:
+            count = sum(len(self.tokenize(turn.content)) + MESSAGE_TOKENS for turn in messages) + TEMPLATE_TOKENS
         number = next(self._numbers)
         with self._lock:
             self._prompts[number] = body
@@ -148,6 +154,15 @@ class RemoteModel:
             raise self._unreachable(error) from None
         except (ValueError, AttributeError):
             return False
+
+    def _laid(self, body: Sequence[dict[str, str]]) -> str | None:
+        """The messages in the server's own template, which llama-server tells and others do not."""
+        try:
+            response = self._http.post("/apply-template", json={"messages": list(body)})
+            found = response.json().get("prompt") if response.status_code == 200 else None
+        except (httpx.HTTPError, ValueError, AttributeError):
+            return None  # it is guessed then
+        return found if isinstance(found, str) else None
 
     def _stream(
         self, messages: Sequence[dict[str, str]], max_tokens: int, should_stop: Callable[[], bool] | None, grammar: str | None
