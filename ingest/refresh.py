@@ -106,7 +106,8 @@ def refresh(
     Raises LockHeld, PruneRefused, NoSpace, DiskFailed, IndexMismatch, UsageError; the version served before is then untouched.
     """
     began = time.monotonic()
-    with publish.lock(settings.index, collection):
+    root = publish.collection_folder(settings.index, collection)
+    with publish.lock(settings.index, collection), publish.told_of_space(root), told_by_sqlite(root):
         publish.sweep(settings.index, collection)
         done = _Refresh(collection, settings, progress, embedder, reader).run(
             folders, prune, force, dry_run, tuple(only), tuple(exclude), tuple(purge), began

@@ -302,6 +302,23 @@ def test_a_disk_that_fails_is_not_called_full(tmp_path: Path) -> None:
     assert folder.names() == ["a.md"]
 
 
+def test_a_disk_that_fails_where_nothing_is_built_is_told_too(tmp_path: Path) -> None:
+    """Hashes of touched files are kept outside the draft: there an I/O error was shown as SQLite's, without a cure."""
+    folder = Folder(tmp_path)
+    folder.write("a.md", "# Leave\n\nTen days of leave.")
+    folder.refresh()
+    os.utime(folder.root / "a.md", ns=(1, 1))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(DiskFailed) as failed:
+            folder.refresh()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "run the same command again" in failed.value.cure
+    assert counts(folder.refresh()) == {"unchanged": 1}
+
+
 @pytest.mark.parametrize(("number", "told"), [(errno.ENOSPC, NoSpace), (errno.EDQUOT, NoSpace), (errno.EIO, DiskFailed)])
 def test_full_and_failed_are_told_apart_outside_sqlite_too(tmp_path: Path, number: int, told: type[Exception]) -> None:
     """A full disk or quota is cured with space, a failing one is not."""
