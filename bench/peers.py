@@ -102,8 +102,8 @@ class Served:
         with log.open("wb") as printed:
             self._process = subprocess.Popen(
                 list(command(self._port)), cwd=ROOT, env={**os.environ, **(environment or {})}, stdin=subprocess.DEVNULL,
-                stdout=printed, stderr=printed, start_new_session=True,
-            )  # fmt: skip
+                stdout=printed, stderr=printed,
+            )  # fmt: skip  # in this session: some kernels share processors by session, and a peer must not have more than we have
         deadline = time.monotonic() + START_S
         while not self._answers(ready):
             if self._process.poll() is not None or time.monotonic() > deadline:

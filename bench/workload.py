@@ -59,7 +59,7 @@ class Workload:
 
     rounds: tuple[Round, ...]
     warm: tuple[Ask, ...]
-    heat: tuple[Ask, ...]  # a crowd of the workplace, for choosing each peer's best options
+    heat: tuple[Ask, ...]  # two crowds of the workplace, for choosing each peer's best options
     exponent: float
     shared: float
     seen: float
@@ -72,14 +72,15 @@ def workload(questions: Sequence[tuple[str, str]], find: Find, rounds: int, seed
     """The prompts of all rounds. Raises UsageError where the sets have too few questions whose passages differ."""
     shuffled = list(questions)
     random.Random(seed).shuffle(shuffled)
-    count = WARM + PEOPLE + rounds * (ONE_WORKPLACE + PEOPLE)
+    count = WARM + rounds * (ONE_WORKPLACE + PEOPLE)
     pool = [find(each, PROMPT_TOKENS) for each in shuffled[: min(POOL, len(shuffled) // 3)]]
-    exponent, drawn = workplace(pool, count, WARM + PEOPLE, seed)
+    exponent, drawn = workplace(pool, count, WARM, seed)
     taken = {each for ask in pool for each in ask.passages}
     rest = iter(shuffled[len(pool) :])
     long = list(cold(rest, find, LONG_TOKENS, rounds, taken))
     alone = cold(rest, find, PROMPT_TOKENS, rounds * (ONE_COLD + 2 + PEOPLE), taken)
-    warm, heat, asked = drawn[:WARM], drawn[WARM : WARM + PEOPLE], iter(drawn[WARM + PEOPLE :])
+    heat = zipf(pool, 2 * PEOPLE, exponent, seed + 1)  # not a part of what is measured, so that nobody has seen it there
+    asked = iter(drawn[WARM:])
     made = tuple(
         Round(
             tuple(itertools.islice(alone, ONE_COLD)), tuple(itertools.islice(asked, ONE_WORKPLACE)), (next(alone), next(alone)),
@@ -87,7 +88,7 @@ def workload(questions: Sequence[tuple[str, str]], find: Find, rounds: int, seed
         )
         for number in range(rounds)
     )  # fmt: skip
-    return Workload(made, tuple(warm), tuple(heat), exponent, *shared(drawn, WARM + PEOPLE))
+    return Workload(made, tuple(drawn[:WARM]), tuple(heat), exponent, *shared(drawn, WARM))
 
 
 def cold(questions: Iterator[tuple[str, str]], find: Find, room: int, count: int, taken: set[tuple[str, int]]) -> Iterator[Ask]:
