@@ -9,15 +9,20 @@ from __future__ import annotations
 import random
 import threading
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy
 
-from rag.engine.context import BATCH_TOKENS, OUTPUTS, SEQUENCES, Broken, GivenUp, Logits, NoRoom, Part
+from rag.engine.context import BATCH_TOKENS, OUTPUTS, Broken, GivenUp, Logits, NoRoom, Part
+from rag.engine.state import Bytes
 
 WORDS = 97  # of its vocabulary; the last one ends an answer
 END = WORDS - 1
+
+_adapters: list[Path | None] = [None]  # by their number in saved rows
 
 
 def logits(tokens: Sequence[int], adapter: Path | None) -> Logits:
@@ -26,74 +31,92 @@ def logits(tokens: Sequence[int], adapter: Path | None) -> Logits:
     return numpy.random.default_rng(seed).random(WORDS, dtype=numpy.float32)
 
 
+@dataclass(frozen=True)
+class FakeShape:
+    sequences: int
+    window: int
+
+
 class FakeMemory:
     """What `Context` is to the scheduler. `fails` is asked before each call and may raise."""
 
-    def __init__(self, cells: int, fails: Callable[[Sequence[Part]], None] = lambda _: None, cuts: bool = True) -> None:
-        self.cells = cells
+    def __init__(
+        self, sequences: int = 8, window: int = 3000, fails: Callable[[Sequence[Part]], None] = lambda _: None, cuts: bool = True
+    ) -> None:
+        self.shape = FakeShape(sequences, window)
         self.cuts = cuts
         self.closed = False
-        self.most_used = 0
         self._fails = fails
-        self._held: dict[int, list[tuple[int, int]]] = {each: [] for each in range(SEQUENCES)}  # (cell, token)
-        self._kind: dict[int, Path | None] = {}  # cell → the adapter that it was read with
-        self._next = 0
+        self._held: dict[int, list[tuple[int, Path | None]]] = {each: [] for each in range(sequences)}  # (token, read with what adapter)
         self._adapter: Path | None = None
         self._inside = threading.Lock()
         self._stop = threading.Event()
 
     @property
     def used(self) -> int:
-        return len({cell for held in self._held.values() for cell, _ in held})
+        return sum(map(len, self._held.values()))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        assert self._inside.acquire(blocking=False), "two threads in llama.cpp"
+        try:
+            yield
+        finally:
+            self._inside.release()
 
     def wear(self, adapter: Path | None) -> None:
         self._adapter = adapter
+        if adapter not in _adapters:
+            _adapters.append(adapter)
 
     def decode(self, parts: Sequence[Part]) -> list[Logits]:
-        assert self._inside.acquire(blocking=False), "two threads in llama.cpp"
-        try:
+        with self._alone():
             return self._decode(parts)
-        finally:
-            self._inside.release()
 
     def _decode(self, parts: Sequence[Part]) -> list[Logits]:
         count = sum(len(each.tokens) for each in parts)
         assert not self.closed and 0 < count <= BATCH_TOKENS and sum(each.rows for each in parts) <= OUTPUTS
         assert len({each.sequence for each in parts}) == len(parts)
         for each in parts:
-            assert each.start == len(self._held[each.sequence]), "positions must continue"
-            assert all(self._kind[cell] == self._adapter for cell, _ in self._held[each.sequence]), "read with another adapter"
+            held = self._held[each.sequence]
+            assert each.start == len(held), "positions must continue"
+            assert all(adapter == self._adapter for _, adapter in held), "read with another adapter"
             assert 0 <= each.rows <= len(each.tokens) > 0
         self._fails(parts)
         if self._stop.is_set():
             raise GivenUp
-        if self.used + count > self.cells:
+        if any(each.start + len(each.tokens) > self.shape.window for each in parts):
             raise NoRoom
         found = []
         for each in parts:
             held, rows = self._held[each.sequence], []
             for number, token in enumerate(each.tokens):
-                held.append((self._next, token))
-                self._kind[self._next] = self._adapter
-                self._next += 1
+                held.append((token, self._adapter))
                 if number >= len(each.tokens) - each.rows:
-                    rows.append(logits([token for _, token in held], self._adapter))
+                    rows.append(logits([token for token, _ in held], self._adapter))
             found.append(numpy.stack(rows) if rows else numpy.empty((0, WORDS), dtype=numpy.float32))
-        self.most_used = max(self.most_used, self.used)
         return found
 
-    def share(self, source: int, target: int, length: int) -> None:
-        assert self._held[target] == [] and length <= len(self._held[source]) and self.cuts
-        self._held[target] = self._held[source][:length]
+    def copy(self, source: int, target: int, length: int) -> None:
+        with self._alone():
+            assert self._held[target] == [] and length <= len(self._held[source]) and self.cuts
+            self._held[target] = self._held[source][:length]
 
     def cut(self, sequence: int, length: int) -> int:
-        assert self._inside.acquire(blocking=False), "memory is changed while llama.cpp reads"
-        try:
+        with self._alone():
             left = length if self.cuts or length == len(self._held[sequence]) else 0
             del self._held[sequence][left:]
             return left
-        finally:
-            self._inside.release()
+
+    def save(self, sequence: int, start: int) -> Bytes:
+        with self._alone():
+            held = [(token, _adapters.index(adapter)) for token, adapter in self._held[sequence][start:]]
+            return numpy.array(held, dtype=numpy.uint8).reshape(-1, 2)
+
+    def load(self, sequence: int, pieces: Sequence[Bytes]) -> None:
+        with self._alone():
+            assert self._held[sequence] == [] and self.cuts
+            self._held[sequence] = [(int(token), _adapters[adapter]) for token, adapter in numpy.concatenate(pieces)]
 
     def give_up(self) -> None:
         self._stop.set()

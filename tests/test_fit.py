@@ -13,7 +13,7 @@ from rag.engine.fit import DRAFTS, PEOPLE, Trial
 
 def trial(threads: int, flash: bool, read_rate: float, alone_s: float, eight_s: float) -> Trial:
     steps = {count: alone_s + (eight_s - alone_s) * (count - 1) / 7 for count in PEOPLE}
-    return Trial(Shape(2048, threads, threads, flash), read_rate, steps, {count: alone_s * count for count in DRAFTS})
+    return Trial(Shape(8, 512, threads, threads, flash), read_rate, steps, {count: alone_s * count for count in DRAFTS})
 
 
 def never() -> bool:
@@ -36,19 +36,19 @@ def test_threads_that_write_alone_are_chosen_apart() -> None:
 
 def test_a_machine_is_measured_once(tmp_path: Path) -> None:
     """The first use says that it measures and remembers the figures; the second reads them, and memory goes by the settings."""
-    settings = dataclasses.replace(config.load(), home=tmp_path, context_tokens=1024, memory_mb=64)
+    settings = dataclasses.replace(config.load(), home=tmp_path, context_tokens=1024, memory_mb=120)
     said: list[str] = []
     file = files.model_file(settings, lambda _: None)
     weights = Weights(file.path)
     try:
         usual = fit.shape(weights, file, settings, said.append, lambda: True)
-        assert usual == Shape(fit.cells(weights, settings), cores(), cores(), True) and not said, "a busy machine is not measured"
+        assert usual == Shape(*fit.room(weights, settings), cores(), cores(), True) and not said, "a busy machine is not measured"
         first = fit.shape(weights, file, settings, said.append, never)
         assert len(said) == 1
         assert fit.shape(weights, file, settings, said.append, never) == first and len(said) == 1
-        more = fit.shape(weights, file, dataclasses.replace(settings, memory_mb=128), said.append, never)
-        assert more == dataclasses.replace(first, cells=more.cells) and more.cells > 1.9 * first.cells and len(said) == 1
-        assert fit.cells(weights, dataclasses.replace(settings, memory_mb=1)) >= 1024 + 256
+        more = fit.shape(weights, file, dataclasses.replace(settings, memory_mb=240), said.append, never)
+        assert more == dataclasses.replace(first, sequences=more.sequences) and more.sequences == 2 * first.sequences and len(said) == 1
+        assert fit.room(weights, dataclasses.replace(settings, memory_mb=1)) == (1, 1024) and fit.store_bytes(weights, settings) > 0
         entry = next(value for name, value in files.register(settings).items() if name.startswith(fit.KEY))
         assert set(entry["step_ms"]) == {str(each) for each in PEOPLE} and entry["read_rate"] > 0
     finally:

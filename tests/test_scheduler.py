@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,90 +17,88 @@ from hypothesis import strategies as st
 import config
 from config import Settings
 from errors import EngineUnavailable
+from rag.engine import fit, state
 from rag.engine.context import Broken, Context, Logits, NoRoom, Part, Weights
 from rag.engine.files import model_file
 from rag.engine.model import LanguageModel
 from rag.engine.scheduler import Request, Scheduler, Steps
-from rag.engine.tree import Tree
+from rag.engine.state import Bytes, Layer, Layout
+from rag.engine.store import Store, common
 from rag.types import Turn
 from tests.fake_memory import END, FakeMemory, failing, logits
 
 ADAPTER = Path("another.gguf")
 
 
-# ---- the tree
+# ---- what is kept
+
+
+def rows(tokens: Sequence[int]) -> Bytes:
+    """Rows that tell what came before them: each holds its token and the sum of all until it."""
+    total, made = 0, []
+    for token in tokens:
+        total += token + 1
+        made.append([token, total % 256])
+    return numpy.array(made, dtype=numpy.uint8).reshape(-1, 2)
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.data())
-def test_a_tree_knows_what_every_sequence_holds(data: st.DataObject) -> None:
-    """Whatever begins, branches, grows, is cut and goes: tokens, cells and the longest match are those of plain lists."""
-    tree, plain, cell = Tree(), dict[int, list[tuple[int, int]]](), 0
-    for number in range(data.draw(st.integers(1, 30))):
-        known = sorted(plain)
-        action = data.draw(st.sampled_from(["begin", "branch", "extend", "extend", "cut", "remove"])) if known else "begin"
-        if action == "begin":
-            tree.begin(number)
-            plain[number] = []
-        elif action == "branch":
-            source = data.draw(st.sampled_from(known))
-            length = data.draw(st.integers(0, len(plain[source])))
-            tree.branch(number, source, length)
-            plain[number] = plain[source][:length]
-        else:
-            chosen = data.draw(st.sampled_from(known))
-            if action == "extend":
-                tokens = data.draw(st.lists(st.integers(0, 2), max_size=5))
-                tree.extend(chosen, tokens)
-                plain[chosen] = plain[chosen] + [(cell + at, token) for at, token in enumerate(tokens)]
-                cell += len(tokens)
-            elif action == "cut":
-                length = data.draw(st.integers(0, len(plain[chosen]) + 1))
-                tree.cut(chosen, length)
-                plain[chosen] = plain[chosen][:length]
-            else:
-                tree.remove(chosen)
-                del plain[chosen]
-        assert sorted(tree.sequences()) == sorted(plain)
-        for each, held in plain.items():
-            assert tree.tokens(each) == [token for _, token in held] and tree.length(each) == len(held)
-            others = {one for name, other in plain.items() if name != each for one, _ in other}
-            assert tree.redundant(each) == all(one in others for one, _ in held)
-        assert tree.cells == len({one for held in plain.values() for one, _ in held})
-        wanted = data.draw(st.lists(st.integers(0, 2), max_size=8))
-        length, holder = tree.match(wanted)
-        assert length == max((_common(wanted, [token for _, token in held]) for held in plain.values()), default=0)
-        assert length == 0 or tree.tokens(holder)[:length] == wanted[:length]
+@given(
+    st.lists(st.tuples(st.lists(st.integers(0, 2), min_size=1, max_size=12), st.sampled_from([None, ADAPTER])), max_size=25),
+    st.integers(4, 60),
+)
+def test_a_store_gives_back_what_was_read_and_keeps_within_its_bound(saved: list[tuple[list[int], Path | None]], most: int) -> None:
+    """Whatever is saved in whatever order: a match is the longest start that is kept, its rows are those of these tokens, what two prompts
+    share is kept once, and the store never holds more than it may."""
+    store = Store(most)
+    known: dict[Path | None, list[list[int]]] = {None: [], ADAPTER: []}
+    for tokens, kind in saved:
+        length = store.match(tokens, kind)
+        assert numpy.array_equal(numpy.concatenate([rows([]), *store.load(tokens, length, kind)]), rows(tokens)[:length])
+        if most >= 2 * sum(len(each) for each, _ in saved):  # nothing had to go
+            assert length == max((common(tokens, each) for each in known[kind]), default=0)
+        store.save(tokens, length, rows(tokens)[length:], kind)
+        known[kind].append(tokens)
+        starts = {(name, tuple(each[: at + 1])) for name, all_of in known.items() for each in all_of for at in range(len(each))}
+        assert store.tokens * 2 == store.bytes <= most and store.tokens <= len(starts)
+        assert store.match(tokens, kind) == len(tokens) or 2 * len(tokens) > most
+    store.clear()
+    assert store.bytes == store.tokens == 0
 
 
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+def test_the_least_used_goes_first_and_what_is_pinned_stays() -> None:
+    """A start that many prompts share outlives their ends; instructions that are pinned outlive everything, in part, too."""
+    store = Store(2 * 60)
+    store.save([9] * 20, 0, rows([9] * 20))
+    store.pin([9] * 10)
+    for number in range(4):
+        prompt = [1] * 20 + [2 + number] * 5
+        start = store.match(prompt)
+        store.load(prompt, start)
+        store.save(prompt, start, rows(prompt)[start:])
+    store.save([8] * 30, 0, rows([8] * 30))
+    assert store.match([1] * 20) == 20, "four prompts began with it"
+    assert store.match([9] * 20) == 10, "the rest of it was not pinned"
+    assert store.match([8] * 30) == 30 and store.bytes <= 2 * 60
+    store.clear()
+    assert store.match([9] * 20) == 10 and store.tokens == 10
 
 
-def test_the_least_used_goes_first_and_what_is_busy_stays() -> None:
-    """A start that ten prompts share outlives the ends of each; nothing that a running sequence holds is offered."""
-    tree = Tree()
-    tree.begin(0)
-    tree.extend(0, [1] * 10)
-    for number in range(1, 4):
-        tree.branch(number, 0, 10)
-        tree.extend(number, [number] * 5)
-    tree.remove(0)
-    assert tree.least({1}) == (2, 10) and tree.least({1, 2, 3}) is None
-    tree.branch(4, 2, 15)
-    tree.remove(4)
-    assert tree.least({1}) == (3, 10)
-    for number in (3, 2, 1):
-        tree.cut(number, 10)
-    assert tree.cells == 10 and tree.least(set()) == (min(tree.sequences()), 0)
-
-
-def test_what_one_adapter_read_is_nothing_to_another() -> None:
-    """Keys and values depend on the adapter, so prompts that begin alike share nothing across adapters."""
-    tree = Tree()
-    tree.begin(0, ADAPTER)
-    tree.extend(0, [1, 2, 3])
-    assert tree.match([1, 2, 3], ADAPTER) == (3, 0) and tree.match([1, 2, 3]) == (0, -1)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_rows_are_those_that_llama_cpp_wrote_down(transposed: bool) -> None:
+    """A state written by hand, as llama.cpp would with flash attention and without, gives the rows and is written back byte for byte;
+    one that is cut off or goes on is refused."""
+    runs = [Layer(1, 4), Layer(1, 6), Layer(1, 4, 2 if transposed else 0), Layer(1, 2, 2 if transposed else 0)]
+    layout = Layout(2, transposed, tuple(runs))
+    given_rows = numpy.arange(3 * layout.row, dtype=numpy.uint8).reshape(3, layout.row)
+    written = layout.state(given_rows, sequence=1, streams=3)
+    found, again = state.read(written)
+    assert found == layout and numpy.array_equal(again, given_rows)
+    if transposed:  # all first elements of the tokens' values, then all second ones
+        assert bytes(given_rows[:, 10:12].tobytes()) in written.tobytes()
+    for wrong in (written[:-3], numpy.append(written, numpy.uint8(0)), written[4:]):
+        with pytest.raises(ValueError):
+            state.read(wrong)
 
 
 # ---- the scheduler, with a memory that checks every call
@@ -157,21 +156,21 @@ def prompts(draw: random.Random, count: int) -> list[list[int]]:
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("cuts", [True, False])
 def test_random_arrivals_stops_and_failures_change_no_token(seed: int, cuts: bool) -> None:
-    """Forty people who come, stop and leave as they like, in a memory too small for all, with calls that fail: each who stays gets every
-    token that a model of their own would have written, and each who leaves a start of it."""
+    """Forty people who come, stop and leave as they like, in a memory and a store too small for all, with calls that fail: each who
+    stays gets every token that a model of their own would have written, and each who leaves a start of it."""
     draw = random.Random(seed)
     made = list[FakeMemory]()
 
     def make() -> FakeMemory:
-        made.append(FakeMemory(cells=900, fails=failing(0.05 if seed % 2 else 0.0, seed + len(made)), cuts=cuts))
+        made.append(FakeMemory(3, 500, failing(0.05 if seed % 2 else 0.0, seed + len(made)), cuts))
         return made[-1]
 
-    scheduler = Scheduler(make)  # type: ignore[arg-type]
+    scheduler = Scheduler(make, 1200)  # type: ignore[arg-type]
     asked = []
     try:
         for prompt in prompts(draw, 40):
             room, adapter = draw.randrange(1, 30), draw.choice([None, None, ADAPTER])
-            request = Request(prompt, len(prompt) + room, writing(room), adapter, patient=draw.random() < 0.1)
+            request = Request(prompt, writing(room), adapter, patient=draw.random() < 0.1)
             scheduler.submit(request)
             asked.append((request, prompt, room, adapter))
             if draw.random() < 0.5:
@@ -189,28 +188,26 @@ def test_random_arrivals_stops_and_failures_change_no_token(seed: int, cuts: boo
                 continue
             assert said == whole[: len(said)] and (request.stopping or said == whole)
         assert scheduler.state()["running"] == scheduler.state()["waiting"] == 0
-        scheduler.clear()
-        assert scheduler.state()["cells_used"] == made[-1].used == 0
-        assert all(memory.most_used <= 900 for memory in made)
+        assert made[-1].used == 0 and 0 <= scheduler.state()["kept_bytes"] <= 1200
     finally:
         scheduler.close()
 
 
 @pytest.fixture
 def memory() -> FakeMemory:
-    return FakeMemory(cells=4000)
+    return FakeMemory()
 
 
 @pytest.fixture
 def scheduler(memory: FakeMemory) -> Iterator[Scheduler]:
-    opened = Scheduler(lambda: memory)  # type: ignore[arg-type, return-value]
+    opened = Scheduler(lambda: memory, 100_000)  # type: ignore[arg-type, return-value]
     yield opened
     opened.close()
 
 
 def run(scheduler: Scheduler, *wanted: tuple[list[int], int]) -> list[Request]:
     """Submit requests in one go and hear them to their ends."""
-    requests = [Request(prompt, len(prompt) + room, writing(room)) for prompt, room in wanted]
+    requests = [Request(prompt, writing(room)) for prompt, room in wanted]
     for each in requests:
         scheduler.submit(each)
     for each in requests:
@@ -223,7 +220,7 @@ def test_people_who_come_together_read_what_they_share_once(scheduler: Scheduler
     shared = [number % END for number in range(600)]
     requests = run(scheduler, *((shared + [number] * 10, 4) for number in range(8)))
     assert sum(each.counts["prompt_tokens"] for each in requests) <= 600 + 8 * 10
-    assert memory.used <= 600 + 8 * (10 + 4)
+    assert memory.used == 0
 
 
 def test_a_prompt_that_parts_in_the_middle_of_another_shares_the_start(scheduler: Scheduler) -> None:
@@ -243,21 +240,20 @@ def test_a_conversation_goes_on_from_its_own_words(scheduler: Scheduler) -> None
     assert followed.counts["prompt_tokens"] <= 16 and followed.counts["reused_tokens"] >= 300 + len(answer) - 1
 
 
-def test_what_is_pinned_stays_when_memory_is_short(scheduler: Scheduler) -> None:
+def test_what_is_pinned_stays_when_the_store_is_full() -> None:
     """The instructions that every prompt begins with survive any number of other prompts, and `clear`."""
-    instructions = [9] * 50
-
-    def steps(request: Request) -> Steps:
-        yield 1
-        scheduler.pin(request)
-
-    pinned = Request(instructions, 50, steps)
-    scheduler.submit(pinned)
-    heard(pinned)
-    for number in range(12):
-        run(scheduler, ([number] * 700, 2))
-    scheduler.clear()
-    assert scheduler.resident(instructions) == 50 and scheduler.resident([3] * 700) == 0
+    scheduler = Scheduler(FakeMemory, 2 * 1500)  # type: ignore[arg-type]
+    try:
+        pinned = Request([9] * 50, lambda _: _reading(), pinned=True)
+        scheduler.submit(pinned)
+        heard(pinned)
+        for number in range(8):
+            run(scheduler, ([number] * 700, 2))
+        assert scheduler.resident([7] * 700) == 700 and scheduler.resident([3] * 700) == 0
+        scheduler.clear()
+        assert scheduler.resident([9] * 50) == 50 and scheduler.resident([7] * 700) == 0
+    finally:
+        scheduler.close()
 
 
 def test_nobodys_words_wait_for_a_long_prompt() -> None:
@@ -268,16 +264,16 @@ def test_nobodys_words_wait_for_a_long_prompt() -> None:
         steps.append([len(each.tokens) for each in parts])
         time.sleep(sum(len(each.tokens) for each in parts) / 2000)
 
-    scheduler = Scheduler(lambda: FakeMemory(5000, slow))  # type: ignore[arg-type, return-value]
+    scheduler = Scheduler(lambda: FakeMemory(fails=slow), 0)  # type: ignore[arg-type, return-value]
     try:
-        warm = Request([1] * 400, 401, writing(1))
+        warm = Request([1] * 400, writing(1))
         scheduler.submit(warm)
         heard(warm)
-        writer = Request([2] * 10, 200, writing(150))
+        writer = Request([2] * 10, writing(150))
         scheduler.submit(writer)
         writer.out.get(timeout=10)
         steps.clear()
-        long = Request([3] * 2000, 2001, writing(1))
+        long = Request([3] * 2000, writing(1))
         scheduler.submit(long)
         heard(long)
         both = [each for each in steps if len(each) == 2]
@@ -294,13 +290,13 @@ def test_one_who_breaks_the_model_harms_nobody_else() -> None:
         if any(13 in each.tokens for each in parts):
             raise Broken("on purpose")
 
-    scheduler = Scheduler(lambda: FakeMemory(4000, fails))  # type: ignore[arg-type, return-value]
+    scheduler = Scheduler(lambda: FakeMemory(fails=fails), 0)  # type: ignore[arg-type, return-value]
     try:
         good, bad = [1, 2, 3] * 40, [4, 5, 13, 6]
         if 13 in expected(good, 12, None):
             good = good[1:]
         assert 13 not in expected(good, 12, None)
-        requests = [Request(prompt, len(prompt) + 12, writing(12)) for prompt in (good, bad, good)]
+        requests = [Request(prompt, writing(12)) for prompt in (good, bad, good)]
         for each in requests:
             scheduler.submit(each)
         with pytest.raises(EngineUnavailable) as caught:
@@ -319,14 +315,14 @@ def test_a_prompt_for_which_there_is_never_room_is_told_so() -> None:
         if broken[0]:
             raise NoRoom
 
-    scheduler = Scheduler(lambda: FakeMemory(1000, fails))  # type: ignore[arg-type, return-value]
+    scheduler = Scheduler(lambda: FakeMemory(fails=fails), 0)  # type: ignore[arg-type, return-value]
     try:
-        request = Request([1] * 50, 60, writing(5))
+        request = Request([1] * 50, writing(5))
         scheduler.submit(request)
         with pytest.raises(EngineUnavailable, match="too small"):
             heard(request)
         broken[0] = False
-        again = Request([2] * 50, 60, writing(5))
+        again = Request([2] * 50, writing(5))
         scheduler.submit(again)
         assert heard(again) == expected([2] * 50, 5, None)
     finally:
@@ -341,8 +337,8 @@ def test_a_closed_model_tells_everybody() -> None:
         going.set()
         time.sleep(0.02)
 
-    scheduler = Scheduler(lambda: FakeMemory(600, slow))  # type: ignore[arg-type, return-value]
-    requests = [Request([number] * 300, 500, writing(200)) for number in range(4)]
+    scheduler = Scheduler(lambda: FakeMemory(2, fails=slow), 0)  # type: ignore[arg-type, return-value]
+    requests = [Request([number] * 300, writing(200)) for number in range(4)]
     for each in requests:
         scheduler.submit(each)
     going.wait(10)
@@ -361,7 +357,7 @@ def test_a_fault_in_one_request_ends_that_request(scheduler: Scheduler) -> None:
         yield 1
         raise ValueError("mine")
 
-    bad, good = Request([1] * 20, 21, steps), Request([2] * 20, 40, writing(20))
+    bad, good = Request([1] * 20, steps), Request([2] * 20, writing(20))
     scheduler.submit(bad)
     scheduler.submit(good)
     with pytest.raises(ValueError, match="mine"):
@@ -371,7 +367,7 @@ def test_a_fault_in_one_request_ends_that_request(scheduler: Scheduler) -> None:
 
 def test_what_may_be_asked_is_read_only_while_nobody_waits(scheduler: Scheduler, memory: FakeMemory) -> None:
     """A patient request reads ahead; the real one then finds its tokens in memory."""
-    ahead = Request([8] * 400, 400, lambda _: _reading(), patient=True)
+    ahead = Request([8] * 400, lambda _: _reading(), patient=True)
     scheduler.submit(ahead)
     heard(ahead)
     asked = run(scheduler, ([8] * 400 + [1] * 5, 2))[0]
@@ -387,7 +383,7 @@ def _reading() -> Steps:
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return dataclasses.replace(config.load(), home=tmp_path_factory.mktemp("home"), context_tokens=1024, memory_mb=64)
+    return dataclasses.replace(config.load(), home=tmp_path_factory.mktemp("home"), context_tokens=1024, memory_mb=120)
 
 
 @pytest.fixture(scope="module")
@@ -401,7 +397,7 @@ NEAR_TIE = 0.25  # logits between the two likeliest tokens, within which the ord
 
 
 def test_batching_and_reuse_change_no_word_but_at_near_ties(model: LanguageModel) -> None:
-    """Twelve people at once, stops among them, in a memory that holds a few prompts: the text of each is that of a model alone with it,
+    """Twelve people at once, stops among them, in a memory that holds half of them: the text of each is that of a model alone with it,
     up to the first place where two tokens were nearly as likely."""
     draw = random.Random(3)
     facts = [
@@ -460,11 +456,11 @@ def test_a_failure_of_llama_cpp_is_survived(model: LanguageModel, own: Settings)
     """A real memory that fails once is made anew; who was writing goes on as if nothing had happened."""
     prompt = model.chat([Turn("user", "Name the capitals of France, Spain and Italy.")])
     weights = Weights(model_file(own, lambda _: None).path)
-    scheduler = Scheduler(lambda: FailingOnce(weights, model.shape))
+    scheduler = Scheduler(lambda: FailingOnce(weights, model.shape), fit.store_bytes(weights, own))
     try:
         said = []
         for _ in range(2):
-            request = Request(prompt, len(prompt) + 20, writing(20, model.end))
+            request = Request(prompt, writing(20, model.end))
             scheduler.submit(request)
             said.append(heard(request))
         assert FailingOnce.calls > 20 and said[0] == said[1] and "Paris" in model.text(said[0])

@@ -1,6 +1,7 @@
 """Tokens of many sequences → logits, through llama.cpp's low-level calls. One thread at a time may use a context.
 
-All sequences share one buffer of cells ("unified"): a sequence that shares a prefix with another holds the same cells, nothing is copied.
+Each sequence has a memory of its own (a "stream"), so that nobody's words look past other people's. What a sequence holds can be taken out
+and put into another, see state.py.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import llama_cpp
 import numpy
 
 from errors import ModelMissing
+from rag.engine import state
 from rag.engine.files import header
+from rag.engine.state import Bytes, Layout
 
 BATCH_TOKENS = 512  # tokens read in one call; llama.cpp gains nothing on a CPU from more
 OUTPUTS = 128  # tokens of one call whose logits can be asked for; each takes a row of the vocabulary (200 KB for the bundled model)
-SEQUENCES = 64  # that are kept or running at once; llama.cpp's limit is 256
 
 Logits = numpy.ndarray[Any, numpy.dtype[numpy.float32]]
 
@@ -67,7 +69,8 @@ class Part:
 class Shape:
     """How a memory is made. `rag.engine.fit` finds out threads and flash for this machine and model."""
 
-    cells: int  # tokens that it holds, of all prompts together
+    sequences: int  # prompts that are read and continued at once
+    window: int  # tokens of each
     threads: int  # that write a token
     threads_batch: int  # that read a prompt
     flash: bool
@@ -93,6 +96,7 @@ class Weights:
         width = llama_cpp.llama_model_n_embd(self.model) * llama_cpp.llama_model_n_head_kv(self.model) // max(1, heads)
         self.cell_bytes = 2 * 2 * max(1, width) * llama_cpp.llama_model_n_layer(self.model)  # a key and a value of 16 bits a layer
         self.cuts = not (llama_cpp.llama_model_is_recurrent(self.model) or llama_cpp.llama_model_is_hybrid(self.model))
+        self.layout: Layout | None = None  # how llama.cpp writes its memory down, known from the first `Context.save`
         self._adapters: dict[Path, Any] = {}
 
     def adapter(self, path: Path) -> Any:
@@ -117,18 +121,18 @@ class Weights:
 
 
 class Context:
-    """A memory in which up to SEQUENCES prompts are read and continued. Raises ModelMissing where it does not fit into the computer's."""
+    """A memory in which some prompts are read and continued at once. Raises ModelMissing where it does not fit into the computer's."""
 
     def __init__(self, weights: Weights, shape: Shape) -> None:
         self._weights = weights
         self.shape = shape
         self.cuts = weights.cuts
         parameters = llama_cpp.llama_context_default_params()
-        parameters.n_ctx = shape.cells
+        parameters.n_ctx = shape.sequences * shape.window
         parameters.n_batch = parameters.n_ubatch = BATCH_TOKENS
-        parameters.n_seq_max = SEQUENCES
+        parameters.n_seq_max = shape.sequences
         parameters.n_outputs_max = OUTPUTS
-        parameters.kv_unified = True
+        parameters.kv_unified = False
         parameters.n_threads, parameters.n_threads_batch = shape.threads, shape.threads_batch
         parameters.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED if shape.flash else llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self._context = llama_cpp.llama_init_from_model(weights.model, parameters)
@@ -138,7 +142,7 @@ class Context:
                 "Lower FOOTNOTE_MEMORY_MB or FOOTNOTE_CONTEXT_TOKENS, or use a smaller model.",
             )
         self._memory = llama_cpp.llama_get_memory(self._context)
-        self.cells = int(llama_cpp.llama_n_ctx(self._context))
+        self._held = [0] * shape.sequences  # tokens of each sequence
         self._adapter: Path | None = None
         self._stop = ctypes.create_string_buffer(2)
         llama_cpp.llama_set_abort_callback(self._context, _gives_up, ctypes.cast(self._stop, ctypes.c_void_p))
@@ -173,19 +177,21 @@ class Context:
         Returns for each part its rows (rows, vocabulary), which the next call overwrites. Raises NoRoom, GivenUp, Broken; the sequences
         then hold what they held before.
         """
-        at = 0
-        outputs = []
-        for part in parts:
+        fill = self._gaps(parts)
+        at, outputs = 0, dict[int, range]()
+        for part in sorted([*parts, *fill], key=lambda each: each.sequence):
             end = at + len(part.tokens)
             self._tokens[at:end] = part.tokens
             self._positions[at:end] = numpy.arange(part.start, part.start + len(part.tokens))
             self._sequences[at:end] = part.sequence
             self._flags[at:end] = 0
             self._flags[end - part.rows : end] = 1
-            outputs.append(range(end - part.rows, end))
+            outputs[part.sequence] = range(end - part.rows, end)
             at = end
         self._batch.n_tokens = at
         code = llama_cpp.llama_decode(self._context, self._batch)
+        for part in fill:
+            self.cut(part.sequence, 0)
         if code != 0:
             kept = all(self.cut(part.sequence, part.start) == part.start for part in parts)
             if code == 1:
@@ -193,7 +199,16 @@ class Context:
             if code == 2 and kept:
                 raise GivenUp
             raise Broken(f"llama.cpp code {code}: {' '.join(list(_said)[-2:])}")
-        return [self._rows(rows) for rows in outputs]
+        for part in parts:
+            self._held[part.sequence] = part.start + len(part.tokens)
+        return [self._rows(outputs[part.sequence]) for part in parts]
+
+    def _gaps(self, parts: Sequence[Part]) -> list[Part]:
+        """A token for each empty sequence between others: llama.cpp computes neighbours in one go, and the others one by one."""
+        taken = {part.sequence for part in parts}
+        empty = [each for each in range(min(taken), max(taken)) if each not in taken and not self._held[each]]
+        room = BATCH_TOKENS - sum(len(part.tokens) for part in parts)
+        return [Part(each, 0, [0], 0) for each in empty] if len(empty) < len(parts) and len(empty) <= room else []
 
     def _rows(self, rows: range) -> Logits:
         """Rows of one part lie behind each other in llama.cpp's memory."""
@@ -202,16 +217,41 @@ class Context:
         first = llama_cpp.llama_get_logits_ith(self._context, rows[0])
         return numpy.ctypeslib.as_array(first, shape=(len(rows), self._weights.words))
 
-    def share(self, source: int, target: int, length: int) -> None:
-        """The empty sequence `target` holds the first `length` tokens of `source`, too; nothing is copied."""
-        llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, length)
+    def copy(self, source: int, target: int, length: int) -> None:
+        """The empty sequence `target` holds the first `length` tokens of `source`, too."""
+        llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        self._held[target] = self._held[source]
+        self.cut(target, length)
 
     def cut(self, sequence: int, length: int) -> int:
         """The sequence lets go of everything behind its first `length` tokens; how many it has left: none where memory cannot be cut."""
-        if llama_cpp.llama_memory_seq_rm(self._memory, sequence, length, -1):
-            return length
-        llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
-        return 0
+        if not llama_cpp.llama_memory_seq_rm(self._memory, sequence, length, -1):
+            llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+            length = 0
+        self._held[sequence] = min(self._held[sequence], length)
+        return length
+
+    def save(self, sequence: int, start: int) -> Bytes:
+        """What a sequence holds behind its first `start` tokens, for `load`: (tokens, bytes of a token's keys and values).
+
+        Raises ValueError where llama.cpp writes this model's memory in a form that is not known here.
+        """
+        size = llama_cpp.llama_state_seq_get_size(self._context, sequence)
+        written = numpy.empty(size, dtype=numpy.uint8)
+        if llama_cpp.llama_state_seq_get_data(self._context, _pointer(written), size, sequence) != size:
+            raise ValueError("llama.cpp wrote less than it said")
+        self._weights.layout, rows = state.read(written)
+        return rows[start:]
+
+    def load(self, sequence: int, pieces: Sequence[Bytes]) -> None:
+        """The empty sequence holds these rows, which `save` gave, from its start on. Raises Broken where llama.cpp refuses them."""
+        if self._weights.layout is None:
+            raise ValueError("nothing was saved before")
+        rows = numpy.concatenate(pieces)
+        written = self._weights.layout.state(rows, sequence, self.shape.sequences)
+        if llama_cpp.llama_state_seq_set_data(self._context, _pointer(written), len(written), sequence) != len(written):
+            raise Broken(f"a kept prompt was refused: {' '.join(list(_said)[-2:])}")
+        self._held[sequence] = len(rows)
 
     def give_up(self) -> None:
         """Have the call of `decode` that runs raise GivenUp, soon; for other threads."""
@@ -223,6 +263,10 @@ class Context:
 
     def close(self) -> None:
         llama_cpp.llama_free(self._context)
+
+
+def _pointer(values: Bytes) -> Any:
+    return values.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
 def cores() -> int:

@@ -1,7 +1,7 @@
-"""A model and this machine → how its memory is made: threads, flash attention, cells. Measured once, in a few seconds, then remembered.
+"""A model and this machine → how its memory is made: threads, flash attention, prompts at once. Measured once, then remembered.
 
-What is best differs: flash attention is faster where many people's words lie in one memory and slower where few do; two threads on one
-core of the processor may be slower than one. `python -m rag models bench` shows what was found.
+It takes a few seconds. What is best differs: two threads on one core of the processor may be slower than one, and so may several on one
+token where they are quicker on many. `python -m rag models bench` shows what was found.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from config import Settings
 from rag.engine.context import Context, Part, Shape, Weights, cores
 from rag.engine.files import ModelFile, record, register
 
-CELLS_STEP = 256  # llama.cpp pads a memory to this
+STEP_TOKENS = 256  # llama.cpp pads a memory to this
+RUNNING_SHARE = 0.6  # of memory_mb is for running prompts, the rest for what earlier ones leave
 PEOPLE = (1, 2, 4, 8)  # answers written in one step
 DRAFTS = (1, 4, 8, 16)  # tokens of one answer in one step: what checking a drafted continuation would cost
 TRIAL_S = 1.0  # seconds that reading may take in one trial; a slow model is tried with fewer tokens
@@ -59,17 +60,17 @@ def shape(weights: Weights, file: ModelFile, settings: Settings, say: Callable[[
 
     While the machine is busy with something else the usual shape serves, and the next start measures.
     """
-    size = cells(weights, settings)
+    many, window = room(weights, settings)
     found = known(file, settings)
     if found.get("threads") and isinstance(found.get("flash"), bool):
-        return Shape(size, int(found["threads"]), int(found["threads_batch"]), found["flash"])
+        return Shape(many, window, int(found["threads"]), int(found["threads_batch"]), found["flash"])
     if is_busy():
         threads = settings.threads or cores()
-        return Shape(size, threads, threads, True)
+        return Shape(many, window, threads, threads, True)
     say("Finding out once how this machine runs the language model fastest…")
     best = chosen(trials(weights, settings))
     record(settings, _key(file, settings), as_entry(best))
-    return dataclasses.replace(best.shape, cells=size)
+    return dataclasses.replace(best.shape, sequences=many, window=window)
 
 
 def known(file: ModelFile, settings: Settings) -> dict[str, Any]:
@@ -88,18 +89,24 @@ def again(file: ModelFile, settings: Settings) -> dict[str, Any]:
     return known(file, settings)
 
 
-def cells(weights: Weights, settings: Settings) -> int:
-    """As many as `memory_mb` holds, at least one window and the instructions that all prompts begin with."""
+def room(weights: Weights, settings: Settings) -> tuple[int, int]:
+    """(prompts that run at once, tokens of each), as many as memory_mb holds, at least one and at most `PEOPLE`'s largest."""
     window = min(settings.context_tokens, weights.trained_tokens)
-    most = int(settings.memory_mb * 1_000_000 / weights.cell_bytes)
-    return max(window + 2 * CELLS_STEP, most) // CELLS_STEP * CELLS_STEP
+    window = -(-window // STEP_TOKENS) * STEP_TOKENS
+    return max(1, min(PEOPLE[-1], int(RUNNING_SHARE * settings.memory_mb * 1e6 / (window * weights.cell_bytes)))), window
+
+
+def store_bytes(weights: Weights, settings: Settings) -> int:
+    """What of memory_mb is left for earlier prompts."""
+    many, window = room(weights, settings)
+    return max(0, settings.memory_mb * 1_000_000 - many * window * int(weights.cell_bytes))
 
 
 def trials(weights: Weights, settings: Settings) -> list[Trial]:
     """Every sensible shape, measured; the usual one first."""
     most = settings.threads or cores()
     threads = [most] if settings.threads or most == 1 else [most, (most + 1) // 2]
-    return [_trial(weights, Shape(2048, count, count, flash)) for count in threads for flash in (True, False)]
+    return [_trial(weights, Shape(PEOPLE[-1], 2 * STEP_TOKENS, count, count, flash)) for count in threads for flash in (True, False)]
 
 
 def chosen(measured: Sequence[Trial]) -> Trial:
@@ -147,12 +154,10 @@ def _trial(weights: Weights, shape: Shape) -> Trial:
         count = max(LEAST_READ, min(MOST_READ, int(TRIAL_S / slow / PEOPLE[-1])))
         context.cut(0, 0)
         rates = []
-        for person in range(PEOPLE[-1] // 2):
+        for person in range(PEOPLE[-1]):
             started = time.perf_counter()
             context.decode([Part(person, 0, [1] * count, 1)])
             rates.append(count / (time.perf_counter() - started))
-        for person in range(PEOPLE[-1] // 2, PEOPLE[-1]):  # half of them share what the others read
-            context.share(person - PEOPLE[-1] // 2, person, count)
         steps = {people: _median(context, range(people), count, 1) for people in PEOPLE}
         drafts = {tokens: _median(context, range(1), count, tokens) for tokens in DRAFTS}
     finally:

@@ -55,7 +55,7 @@ class LanguageModel:
             self._adapter = adapter
             self.context_tokens = min(settings.context_tokens, self._weights.trained_tokens)
             self.shape = fit.shape(self._weights, self._file, settings, say)
-            self._scheduler = Scheduler(lambda: Context(self._weights, self.shape))
+            self._scheduler = Scheduler(lambda: Context(self._weights, self.shape), fit.store_bytes(self._weights, settings))
         except FootnoteError:
             self._weights.close()
             raise
@@ -151,11 +151,11 @@ class LanguageModel:
         self._fits(prompt)
         if choices is not None:
             ways = self._ways(prompt, choices)
-            request = self._request(prompt, max(map(len, ways)), lambda each: self._choose(each, choices, ways), adapter)
+            request = self._request(prompt, lambda each: self._choose(each, choices, ways), adapter)
         else:
             room = min(max_tokens, self.context_tokens - len(prompt))
             rules = of_schema(schema) if schema else grammar
-            request = self._request(prompt, room, lambda each: self._write(each, room, rules, temperature, seed), adapter)
+            request = self._request(prompt, lambda each: self._write(each, room, rules, temperature, seed), adapter)
         yield from self._pieces(request, should_stop)
 
     def score(
@@ -169,7 +169,7 @@ class LanguageModel:
         longest = max(continuations, key=len, default=[])
         self._fits([*prompt, *longest])
         scores = [-numpy.inf] * len(continuations)
-        request = self._request(prompt, len(longest), lambda each: self._weigh(each, continuations, scores), None)
+        request = self._request(prompt, lambda each: self._weigh(each, continuations, scores))
         for _ in self._pieces(request, should_stop):
             pass
         return [float(each) for each in scores]
@@ -184,28 +184,24 @@ class LanguageModel:
                 request.tokens += block if number else []
                 request.say((yield len(block)).copy())
 
-        for rows in self._pieces(self._request(blocks[0], len(tokens), steps, None), None):
+        for rows in self._pieces(self._request(blocks[0], steps), None):
             top = rows.max(axis=1, keepdims=True)
             yield rows - top - numpy.log(numpy.exp(rows - top).sum(axis=1, keepdims=True, dtype=numpy.float64))
 
     def expect(self, tokens: Sequence[int]) -> Callable[[], None]:
         """Read the start of a prompt that will probably be asked for, while nobody else needs the model; returns what ends that."""
-        request = self._request(list(tokens), 0, _reading, None, patient=True)
+        request = Request(list(tokens), _reading, self._adapter, patient=True)
         self._scheduler.submit(request)
         return lambda: self._scheduler.stop(request)
 
     def keep(self, tokens: Sequence[int]) -> None:
         """Read the start of all prompts, and never forget it."""
 
-        def steps(request: Request) -> Steps:
-            yield 1
-            self._scheduler.pin(request)
-
-        for _ in self._pieces(self._request(list(tokens), 0, steps, None), None):
+        for _ in self._pieces(Request(list(tokens), _reading, self._adapter, pinned=True), None):
             pass
 
     def resident(self, tokens: Sequence[int]) -> int:
-        """How many of a prompt's first tokens are in memory and would not be read again."""
+        """How many of a prompt's first tokens are kept and would not be read again."""
         return self._scheduler.resident(tokens, self._adapter)
 
     def usage(self) -> dict[str, float]:
@@ -217,7 +213,7 @@ class LanguageModel:
         return dict(self._counts())
 
     def state(self) -> dict[str, int]:
-        """What the memory holds and who uses it: running, waiting, cells_used, cells, sequences, steps."""
+        """Who uses the model and what it keeps: running, waiting, kept_tokens, kept_bytes, steps."""
         return self._scheduler.state()
 
     def clear(self) -> None:
@@ -233,12 +229,10 @@ class LanguageModel:
 
     # ---- between the caller's thread and the engine's
 
-    def _request(
-        self, prompt: list[int], room: int, steps: Callable[[Request], Steps], adapter: Path | None, patient: bool = False
-    ) -> Request:
+    def _request(self, prompt: list[int], steps: Callable[[Request], Steps], adapter: Path | None = None) -> Request:
         if adapter is not None:
             self._weights.adapter(adapter)
-        return Request(prompt, len(prompt) + room, steps, adapter or self._adapter, patient)
+        return Request(prompt, steps, adapter or self._adapter)
 
     def _pieces(self, request: Request, should_stop: Callable[[], bool] | None) -> Iterator[Any]:
         """What a request says, until it ends or the caller wants no more."""
@@ -267,7 +261,7 @@ class LanguageModel:
         return found
 
     def _read(self, tokens: list[int]) -> None:
-        for _ in self._pieces(self._request(tokens, 0, _reading, None), None):
+        for _ in self._pieces(self._request(tokens, _reading), None):
             pass
 
     def _fits(self, tokens: Sequence[int]) -> None:

@@ -2,12 +2,14 @@
 
 Continuous batching: requests join and leave at every step. A step continues every answer that is being written by a word, and fills what
 time is left with the reading of prompts, so nobody's words stall while a long prompt is read. What a new prompt shares with anything that
-was read before, or is being read for another person now, is not read again. A request is a generator: it yields how many of its last
-tokens it wants the logits of, gets them, and appends tokens to its `tokens` or cuts them.
+was read before (store.py), or is being read for another person now, is not read again. A request is a generator: it yields how many of
+its last tokens it wants the logits of, gets them, and appends tokens to its `tokens` or cuts them.
 """
 
 from __future__ import annotations
 
+import heapq
+import logging
 import queue
 import threading
 import time
@@ -17,34 +19,43 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-import numpy
-
 from errors import EngineUnavailable, FootnoteError
-from rag.engine.context import BATCH_TOKENS, OUTPUTS, SEQUENCES, Broken, Context, GivenUp, Logits, NoRoom, Part
-from rag.engine.tree import Tree
+from rag.engine.context import BATCH_TOKENS, OUTPUTS, Broken, Context, GivenUp, Logits, NoRoom, Part
+from rag.engine.store import Store, common
 
 GAP_S = 0.1  # seconds that a step may take while somebody's answer is being written: ten words a second are read with ease
 STEP_S = 0.5  # seconds that a step may take otherwise: as long a stop, or a new arrival, waits for a slow model
-LEAST_READ = 16  # tokens of a prompt that a step reads at least, so that reading always goes on
+LEAST_READ = 32  # tokens of prompts that a step reads at least: fewer take hardly less time, and reading always goes on
+FIRST_READ = 128  # tokens of prompts that a step reads before it is known how long that takes
 WORTH_WAITING = 32  # tokens that another person's prompt must share for it to be waited for; fewer are read sooner than waited for
+WORTH_COPYING = 16  # tokens that must be there for them to be copied, or kept; fewer are read again in the time that the copy takes
 SMOOTHING = 0.3  # of the newest step in the measured speed of reading
 FIRST_RATE = 256.0  # tokens a second that reading is thought to take before any was measured
 ALONE_FAILURES = 2  # failures of a request by itself after which it is given up
+
 Steps = Generator[int, Logits, None]
+
+log = logging.getLogger("footnote.engine")
 
 
 class Request:
     """What one caller wants read and written. Made by the caller's thread; from `submit` on its state belongs to the engine's thread."""
 
     def __init__(
-        self, tokens: Sequence[int], most: int, steps: Callable[[Request], Steps], adapter: Path | None = None, patient: bool = False
+        self,
+        tokens: Sequence[int],
+        steps: Callable[[Request], Steps],
+        adapter: Path | None = None,
+        *,
+        patient: bool = False,
+        pinned: bool = False,
     ) -> None:
         self.tokens = list(tokens)
         self.adapter = adapter
         self.patient = patient  # read only while nobody waits
+        self.pinned = pinned  # what it read stays for good
         self.out: queue.SimpleQueue[Any] = queue.SimpleQueue()  # pieces; then None or an exception
         self.stopping = False  # set by any thread
-        self.most = most  # tokens that it will hold at most
         self.counts = {"prompt_tokens": 0.0, "reused_tokens": 0.0, "answer_tokens": 0.0, "prompt_s": 0.0, "answer_s": 0.0, "compute_s": 0.0}
         self.steps = steps(self)
         self.rows = 0  # logits that it waits for
@@ -53,7 +64,8 @@ class Request:
         self.told = False  # it got its first logits: its prompt was read
         self.since = 0.0
         self.failures = 0
-        self.behind: Request | None = None  # whose reading it waits for
+        self.behind: Request | None = None  # whose reading it waits for,
+        self.shared = 0  # because that one's prompt begins with as many of its tokens
 
     @property
     def remaining(self) -> int:
@@ -72,20 +84,21 @@ class Request:
 class Scheduler:
     """The thread that alone uses a memory. `submit` and `stop` may be called from any thread."""
 
-    def __init__(self, make: Callable[[], Context]) -> None:
-        """`make` opens the memory, again after a failure of llama.cpp."""
+    def __init__(self, make: Callable[[], Context], store_bytes: int) -> None:
+        """`make` opens the memory, again after a failure of llama.cpp; `store_bytes` is for what earlier prompts leave."""
         self._make = make
         self._context = make()
-        self._tree = Tree()
-        self._free = list(range(SEQUENCES))
+        self._store = Store(store_bytes)
+        self._keeps = self._context.cuts  # whether prompts can be kept: not with every model
+        self._free = list(range(self._context.shape.sequences))  # a heap: neighbours are computed together
         self._waiting: deque[Request] = deque()
         self._running: list[Request] = []
         self._arrived: queue.SimpleQueue[Request | Future[None] | None] = queue.SimpleQueue()
         self._rate = FIRST_RATE
+        self._chunk = {True: FIRST_READ, False: FIRST_READ}  # tokens of prompts in a step, while somebody writes and otherwise
         self._limit = BATCH_TOKENS  # tokens of a step; halved while the memory has no room for more
         self._suspects: list[Request] = []  # requests of a step that failed, tried one by one
         self._interruptible: frozenset[Request] = frozenset()
-        self._pinned: set[int] = set()
         self._guard = threading.Lock()  # of what says whether the running call of llama.cpp may be given up
         self._state = threading.RLock()  # of everything else; not held while llama.cpp works
         self._closing = False
@@ -119,19 +132,18 @@ class Scheduler:
         done.result()
 
     def resident(self, tokens: Sequence[int], adapter: Path | None = None) -> int:
-        """How many of the first tokens the memory holds."""
+        """How many of the first tokens are kept and would not be read again."""
         with self._state:
-            return self._tree.match(tokens, adapter)[0]
+            return self._store.match(tokens, adapter)
 
     def state(self) -> dict[str, int]:
-        """Requests that run and wait, and the memory's cells: used and in all."""
+        """Requests that run and wait, what is kept of earlier ones, and steps since the start."""
         with self._state:
             return {
                 "running": len(self._running),
                 "waiting": len(self._waiting),
-                "cells_used": self._tree.cells,
-                "cells": self._context.cells,
-                "sequences": len(self._tree.sequences()),
+                "kept_tokens": self._store.tokens,
+                "kept_bytes": self._store.bytes,
                 "steps": self.steps,
             }
 
@@ -189,8 +201,7 @@ class Scheduler:
         self._leave()
         for wish in arrived:
             if isinstance(wish, Future):
-                for sequence in set(self._tree.sequences()) - self._busy():
-                    self._drop(sequence)
+                self._store.clear()
                 wish.set_result(None)
 
     def _leave(self) -> None:
@@ -205,108 +216,87 @@ class Scheduler:
             self._waiting.remove(request)
             return
         self._running.remove(request)
-        sequence, request.sequence = request.sequence, -1
-        if sequence not in self._pinned and (not self._context.cuts or self._tree.redundant(sequence)):
-            self._drop(sequence)
+        self._keep(request)
+        self._context.cut(request.sequence, 0)
+        heapq.heappush(self._free, request.sequence)
+        request.sequence = -1
 
-    def _drop(self, sequence: int) -> None:
-        self._context.cut(sequence, 0)
-        self._tree.remove(sequence)
-        self._free.append(sequence)
+    def _keep(self, request: Request) -> None:
+        tokens = request.tokens[: request.read]
+        start = self._store.match(tokens, request.adapter)
+        if not self._keeps or (len(tokens) - start < WORTH_COPYING and not request.pinned):
+            return
+        try:
+            self._store.save(tokens, start, self._context.save(request.sequence, start), request.adapter)
+        except ValueError as failure:
+            self._keep_nothing(failure)
+            return
+        if request.pinned:
+            self._store.pin(tokens, request.adapter)
 
-    def _busy(self) -> set[int]:
-        return {each.sequence for each in self._running} | self._pinned
+    def _keep_nothing(self, failure: Exception) -> None:
+        log.warning("This model's prompts cannot be kept (%s): each is read from its start.", failure)
+        self._keeps = False
 
     # ---- who takes part
 
     def _admit(self) -> None:
-        """Waiting requests, in their order, as long as there is a sequence and room for what each may grow to."""
-        while self._waiting:
+        """Waiting requests, in their order, as long as there is a sequence for each."""
+        while self._waiting and self._free:
             request = min(self._waiting, key=lambda each: (each.patient, each.since))
-            if request.patient and len(self._running) > 0:
-                return
-            shared, source = self._shared(request)
-            growing = sum(each.most - each.read for each in self._running)
-            while self._tree.cells + growing + request.most - shared > self._context.cells or not self._free:
-                if not self._evict(keep=source):
-                    break
-            if (self._running and self._tree.cells + growing + request.most - shared > self._context.cells) or not self._free:
+            if request.patient and self._running:
                 return
             self._waiting.remove(request)
             self._running.append(request)
-            self._sit(request)
+            request.sequence = heapq.heappop(self._free)
+            self._catch_up(request)
 
-    def _shared(self, request: Request) -> tuple[int, int]:
+    def _catch_up(self, request: Request) -> None:
+        """Have a request hold what is there of its tokens: kept from before, or read for another; or wait while another reads it."""
         if not self._context.cuts:
-            return 0, -1
-        shared, source = self._tree.match(request.tokens, request.adapter)
-        return min(shared, len(request.tokens) - request.rows), source
-
-    def _sit(self, request: Request) -> None:
-        """Give a request a sequence that holds what is already in memory of its tokens."""
-        shared, source = self._shared(request)
-        request.sequence = self._free.pop()
-        if shared > 0:
-            self._tree.branch(request.sequence, source, shared)
-            self._context.share(source, request.sequence, shared)
-        else:
-            self._tree.begin(request.sequence, request.adapter)
-        shared = max(0, shared)
-        request.counts["reused_tokens"] += shared - request.read
-        request.read = shared
-        request.behind = self._ahead(request)
-
-    def _ahead(self, request: Request) -> Request | None:
-        """The request that is reading what this one needs, too."""
-        if not self._context.cuts:
-            return None
-        most, found = request.read + WORTH_WAITING - 1, None
+            return
+        most = len(request.tokens) - request.rows
+        kept = min(self._store.match(request.tokens, request.adapter), most) if self._keeps else 0
+        ready, source = 0, request
+        ahead, shared = None, 0
         for other in self._running:
-            if other is request or other.writes or other.adapter != request.adapter or (other.patient and not request.patient):
+            if other is request or other.adapter != request.adapter:
                 continue
-            common = min(_common(request.tokens, other.tokens), len(request.tokens) - request.rows)
-            if common > most and not self._waits_for(other, request):
-                most, found = common, other
-        return found
-
-    def _waits_for(self, one: Request, other: Request) -> bool:
-        at: Request | None = one
-        while at is not None:
-            if at is other:
-                return True
-            at = at.behind
-        return False
+            same = min(common(request.tokens, other.tokens), most)
+            if min(same, other.read) > ready:
+                ready, source = min(same, other.read), other
+            patience = other.patient and not request.patient
+            if same > shared and not other.writes and not patience and not _waits_for(other, request):
+                ahead, shared = other, same
+        now = max(kept, ready, request.read)
+        if ahead is not None and shared >= now + WORTH_WAITING:
+            request.behind, request.shared = ahead, shared
+            return
+        if now < request.read + WORTH_COPYING:
+            return
+        self._context.cut(request.sequence, 0)
+        if kept + WORTH_COPYING > ready:  # it is copied alone, the other with all that its sequence has room for
+            now = kept
+            try:
+                self._context.load(request.sequence, self._store.load(request.tokens, kept, request.adapter))
+            except Broken as failure:
+                self._keep_nothing(failure)
+                now = 0
+        else:
+            self._context.copy(source.sequence, request.sequence, ready)
+        request.counts["reused_tokens"] += now - request.read
+        request.read = now
 
     def _follow(self, request: Request) -> bool:
         """True while a request waits for another that reads what both need; afterwards it holds that, too."""
         ahead = request.behind
         if ahead is None:
             return False
-        if ahead in self._running and not ahead.writes and ahead.read < _common(request.tokens, ahead.tokens):
+        if ahead in self._running and not ahead.writes and ahead.read < request.shared:
             return True
-        if self._shared(request)[0] > request.read:
-            self._drop(request.sequence)
-            self._sit(request)
-            return request.behind is not None
         request.behind = None
-        return False
-
-    def _evict(self, keep: int = -1) -> bool:
-        """Let the least useful go; False where nothing may."""
-        for sequence in set(self._tree.sequences()) - self._busy() - {keep}:
-            if self._tree.redundant(sequence):
-                self._drop(sequence)
-                return True
-        found = self._tree.least(self._busy() | {keep})
-        if found is None:
-            return False
-        sequence, length = found
-        if length:
-            self._context.cut(sequence, length)
-            self._tree.cut(sequence, length)
-        if not length or self._tree.redundant(sequence):
-            self._drop(sequence)
-        return True
+        self._catch_up(request)
+        return request.behind is not None
 
     # ---- what a step does
 
@@ -329,8 +319,7 @@ class Scheduler:
             if part is not None:
                 parts.append((request, part))
                 room, rows = room - len(part.tokens), rows - part.rows
-        time_left = max(LEAST_READ, int(self._rate * (GAP_S if writing else STEP_S)))
-        room = min(room, time_left)
+        room = min(room, max(LEAST_READ, self._chunk[bool(writing)]))
         for request in reading:
             part = self._part(request, room, rows)
             if part is not None:
@@ -377,11 +366,9 @@ class Scheduler:
         """A step was done: its tokens are in memory, and who waits for logits gets them."""
         self.steps += 1
         self._limit = min(BATCH_TOKENS, self._limit * 2)
-        if self._suspects:
-            self._suspects = self._suspects[1:]
+        self._suspects = self._suspects[1:]
         self._count(planned, seconds)
         for request, part in planned:
-            self._tree.extend(request.sequence, part.tokens)
             request.read += len(part.tokens)
         for (request, part), rows in zip(planned, found, strict=True):
             if part.rows and request.rows:
@@ -403,22 +390,21 @@ class Scheduler:
             self._end(request)
         request.say(last)
 
-    def pin(self, request: Request) -> None:
-        """What a running request holds stays until the memory is made anew; for its generator."""
-        self._pinned.add(request.sequence)
-
     def cut(self, request: Request, length: int) -> None:
         """Keep only the first `length` tokens of a request; for its generator."""
         del request.tokens[length:]
         if request.read > length:
             request.read = self._context.cut(request.sequence, length)
-            self._tree.cut(request.sequence, request.read)
 
     def _count(self, planned: Sequence[tuple[Request, Part]], seconds: float) -> None:
         tokens = sum(len(part.tokens) for _, part in planned)
-        read = sum(len(part.tokens) for request, part in planned if not request.writes)
-        if read >= LEAST_READ:
-            self._rate += SMOOTHING * (read / max(seconds, 1e-6) - self._rate)
+        reading = sum(len(part.tokens) for request, part in planned if not request.writes)
+        writing = reading < tokens
+        if reading >= LEAST_READ:
+            self._rate += SMOOTHING * (reading / max(seconds, 1e-6) - self._rate)
+        if reading >= self._chunk[writing]:
+            aim = (GAP_S if writing else STEP_S) / max(seconds, 1e-6)
+            self._chunk[writing] = int(min(BATCH_TOKENS, max(LEAST_READ, self._chunk[writing] * min(1.5, max(0.5, aim)))))
         for request, part in planned:
             if not request.writes:
                 request.counts["prompt_tokens"] += len(part.tokens)
@@ -434,31 +420,19 @@ class Scheduler:
             self._rebuild([request for request, _ in planned], failure)
 
     def _make_room(self, planned: Sequence[tuple[Request, Part]]) -> None:
-        """No cells: let what is kept go, then read less at once, then send the one who came last back to wait."""
-        if self._evict():
+        """No cells: read less at once; where not even a token finds room, its request is given up."""
+        count = sum(len(part.tokens) for _, part in planned)
+        if count > 1:
+            self._limit = max(1, min(self._limit, count) // 2)
             return
-        if self._limit > 1 and sum(len(part.tokens) for _, part in planned) > 1:
-            self._limit = max(1, min(self._limit, sum(len(part.tokens) for _, part in planned)) // 2)
-            return
-        last = max(self._running, key=lambda each: each.since)
-        if len(self._running) == 1:
-            last.failures += 1
-            if last.failures >= ALONE_FAILURES:
-                self._fail(
-                    last, EngineUnavailable("The language model's memory is too small for this prompt.", "Raise FOOTNOTE_MEMORY_MB.")
-                )
-            return
-        self._send_back(last)
-
-    def _send_back(self, request: Request) -> None:
-        """Its tokens, those written too, are read again when there is room."""
-        self._running.remove(request)
-        self._drop(request.sequence)
-        request.sequence, request.read, request.behind = -1, 0, None
-        self._waiting.appendleft(request)
+        request = planned[0][0]
+        request.failures += 1
+        if request.failures >= ALONE_FAILURES:
+            cure = "Raise FOOTNOTE_CONTEXT_TOKENS."
+            self._fail(request, EngineUnavailable("The language model's memory is too small for this prompt.", cure))
 
     def _rebuild(self, requests: Sequence[Request], failure: Broken) -> None:
-        """A new memory; everything is read again. Who took part in the step is tried alone, and given up where it fails alone, too."""
+        """A new memory; what is kept stays. Who took part in the step is tried alone, and given up where it fails alone, too."""
         self._context.close()
         try:
             self._context = self._make()
@@ -466,12 +440,10 @@ class Scheduler:
             for request in [*self._running, *self._waiting]:
                 request.steps.close()
                 request.say(error)
-            self._closing = True
+            self._running, self._closing = [], True
             return
-        self._tree, self._free, self._pinned = Tree(), list(range(SEQUENCES)), set()
-        for request in list(self._running):
-            request.sequence, request.read, request.behind = self._free.pop(), 0, None
-            self._tree.begin(request.sequence, request.adapter)
+        for request in self._running:
+            request.read, request.behind = 0, None
         if len(requests) == 1:
             requests[0].failures += 1
             if requests[0].failures >= ALONE_FAILURES:
@@ -490,9 +462,10 @@ def closed() -> EngineUnavailable:
     return EngineUnavailable("The language model was closed.", "Start Footnote again.")
 
 
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two prompts share at their start."""
-    count = min(len(one), len(other))
-    left, right = numpy.asarray(one[:count]), numpy.asarray(other[:count])
-    differ = numpy.flatnonzero(left != right)
-    return int(differ[0]) if len(differ) else count
+def _waits_for(one: Request, other: Request) -> bool:
+    at: Request | None = one
+    while at is not None:
+        if at is other:
+            return True
+        at = at.behind
+    return False
