@@ -16,9 +16,10 @@ check:  ## lint and types
 	.venv/bin/ruff check .
 	.venv/bin/mypy .
 
-bench:  ## measurements over DATA=folder
+bench:  ## measurements over DATA=folder; llama-server is compiled first, as a peer, and left out where that fails
 	@test -n "$(DATA)" || { echo "Which data? make bench DATA=FOLDER"; exit 2; }
 	@scripts/setup.sh dev
+	-@scripts/llama_server.sh >/dev/null
 	.venv/bin/python -m bench $(DATA)
 
 examples:  ## rebuild the sample company from examples/sources
