@@ -10,7 +10,7 @@ from pathlib import Path
 
 import config
 from bench.machine import machine
-from bench.measures import BUILT, MEASURES, Bench
+from bench.measures import BUILT, MEASURES, READY, Bench
 from bench.sets import question_sets
 from errors import FootnoteError, UsageError
 from evals.results import save, table
@@ -39,9 +39,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("data", type=Path, metavar="FOLDER", help="holds the sets: folders with docs/ and questions.jsonl")
     made.add_argument("measures", nargs="*", metavar="MEASURE", help=f"any of: {', '.join(MEASURES)} (default: all)")
     made.add_argument("--sets", nargs="+", default=(), metavar="NAME", help="only these sets")
-    made.add_argument("--limit", type=int, metavar="N", help="only N questions of each set, spread over it")
+    made.add_argument("--limit", type=int, metavar="N", help="only N questions (or passages, or files) of each set, spread over it")
     made.add_argument(
-        "--index", type=Path, metavar="DIR", help=f"indexes built before, named as the sets: only looked at, by {', '.join(BUILT)}"
+        "--index", type=Path, metavar="DIR", help=f"indexes built before, named as the sets: only looked at, by {', '.join(READY)}"
     )
     made.add_argument("--people", type=int, default=20, metavar="N", help="who ask at once, for the measure people (default: 20)")
     made.add_argument("--minutes", type=float, default=1.0, metavar="M", help="that they ask for (default: 1)")
@@ -55,8 +55,8 @@ def _bench(chosen: argparse.Namespace) -> None:
         raise UsageError(f"There is no measure named {unknown[0]!r}.", f"There are: {', '.join(MEASURES)}.")
     sets = question_sets(chosen.data, chosen.sets)
     names = chosen.measures or (BUILT if chosen.index else tuple(MEASURES))
-    if chosen.index and not set(names) <= set(BUILT):
-        raise UsageError(f"With --index only these measures go: {', '.join(BUILT)}.", "The others build indexes of their own.")
+    if chosen.index and not set(names) <= set(READY):
+        raise UsageError(f"With --index only these measures go: {', '.join(READY)}.", "The others build indexes of their own.")
     settings = config.load()
     settings = dataclasses.replace(settings, index=chosen.index or settings.home / "bench" / "indexes", home=settings.home / "bench")
     if not chosen.index:

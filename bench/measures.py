@@ -43,6 +43,7 @@ TYPICAL_QUESTIONS = 20  # asked of each set for the time to the first sentence
 OFF_TOPIC = ROOT / "evals" / "off_topic.jsonl"
 ANSWERED = ("contains", "short_f1", "cited_gold", "number_right", "number_wrong")  # of each set's answers
 BUILT = ("index", "retrieval", "answers", "people", "serving")  # they only look at an index: it may be one that people are served from
+READY = (*BUILT, "embed", "waiting", "dense")  # they, too, when they are named
 FIRST = "recall@5"  # more than 0: a gold place is among the first five
 ANSWER_SLACK = 1  # pages either side of the gold one: where a page is counted from differs
 TEXT_SUFFIXES = (".md", ".txt", ".html", ".csv", ".rst")  # a line can be added to these without breaking them
@@ -246,13 +247,19 @@ def _about(bench: Bench, name: str, text: str) -> None:
 
 
 def refreshing(bench: Bench) -> Measured:
-    """`python -m ingest` on a copy of the largest set: nothing changed, then 1 % of its files changed, as a command is used."""
+    """`python -m ingest` on a copy of the largest set, or of --limit of its files: nothing changed, then 1 % of them changed, as a command
+    is used."""
     largest = max(bench.sets, key=lambda each: len(each.files()))
+    every = largest.files()
+    files = every[:: max(1, len(every) // (bench.limit or len(every)))][: bench.limit]
     copy = bench.settings.home / "refreshed" / largest.name
     if copy.exists():
         shutil.rmtree(copy)
-    shutil.copytree(largest.docs, copy, copy_function=_copy)
-    name = f"{largest.name}-refreshed"
+    for path in files:
+        target = copy / path.relative_to(largest.docs)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _copy(str(path), str(target))
+    name = f"{largest.name}-{len(files)}-refreshed"
     bench.say(f"first index of a copy of {largest.name}")
     _ingest(bench, copy, name)
     unchanged = []
@@ -263,7 +270,7 @@ def refreshing(bench: Bench) -> Measured:
             raise FootnoteError("A refresh with nothing changed changed something.", f"It reported: {report}")
         unchanged.append(seconds)
     texts = [path for path in sorted(copy.rglob("*")) if path.suffix.lower() in TEXT_SUFFIXES]
-    count = max(1, round(len(largest.files()) * CHANGED_SHARE))
+    count = max(1, round(len(files) * CHANGED_SHARE))
     changed = []
     for turn in range(REPEATS if texts else 0):
         bench.say(f"refresh, {count} files changed, {turn + 1} of {REPEATS}")
@@ -273,11 +280,11 @@ def refreshing(bench: Bench) -> Measured:
                 file.write(f"\n\nChanged in turn {turn}.\n")
         seconds, _ = _ingest(bench, copy, name)
         changed.append(seconds)
-    rows: list[tuple[object, ...]] = [(largest.name, len(largest.files()), "nothing", timing(unchanged))]
+    rows: list[tuple[object, ...]] = [(largest.name, len(files), "nothing", timing(unchanged))]
     if changed:
-        rows.append((largest.name, len(largest.files()), f"{count} files", timing(changed)))
+        rows.append((largest.name, len(files), f"{count} files", timing(changed)))
     body = {
-        "set": largest.name, "files": len(largest.files()), "files_changed": count,
+        "set": largest.name, "files": len(files), "files_changed": count,
         "nothing_changed": timing(unchanged).as_json(), "some_changed": timing(changed).as_json(),
     }
     return Measured("Refresh, whole command with its start", ("set", "files", "changed", "time"), tuple(rows), body)

@@ -181,7 +181,7 @@ def dense(bench: Bench) -> Measured:
     """Vector search beside faiss' IndexFlatIP without a filter, over the vectors of the sets' own passages."""
     parts = []
     for each in bench.sets:
-        with opened(bench.settings, each.name, each.docs, bench.embedder) as index:
+        with opened(bench.settings, each.name, bench.docs(each), bench.embedder) as index:
             parts.append(numpy.array(index.vectors.vectors))
     real = numpy.concatenate(parts)
     chance = numpy.random.default_rng(0)

@@ -20,7 +20,7 @@ from evals.questions import read, spread
 from ingest.open import Index
 from rag.retrieve import retrieve
 
-SEARCHES = 150
+SEARCHES = 150  # twice: a minute and a half of one core, unless --limit says fewer
 PAUSE_S = 0.1  # between two searches: somebody reads, and the refresh goes on
 COLLECTION = "waiting"
 
@@ -30,10 +30,11 @@ def waiting(bench: Bench) -> Measured:
     if not hasattr(os, "sched_setaffinity"):
         raise UsageError("This system cannot keep a process on one core.", "Measure on Linux.")
     each = max(bench.sets, key=lambda found: len(found.files()))
-    questions = [question.question for question in spread(read(each.questions), SEARCHES)]
-    questions = (questions * (SEARCHES // len(questions) + 1))[:SEARCHES]
+    searches = bench.limit or SEARCHES
+    questions = [question.question for question in spread(read(each.questions), searches)]
+    questions = (questions * (searches // len(questions) + 1))[:searches]
     cores = os.sched_getaffinity(0)
-    with opened(bench.settings, each.name, each.docs, bench.embedder) as index:
+    with opened(bench.settings, each.name, bench.docs(each), bench.embedder) as index:
         _keep_to({min(cores)})
         try:
             idle = _searches(bench, index, questions, "idle")
@@ -53,7 +54,7 @@ def waiting(bench: Bench) -> Measured:
     rows = [(name, f"{1000 * found[9]:.0f} ms", f"{1000 * found[18]:.0f} ms") for name, found in shares.items()]
     factor = shares["busy"][18] / shares["idle"][18]
     rows.append(("busy / idle", f"{shares['busy'][9] / shares['idle'][9]:.2f}", f"{factor:.2f}"))
-    body: dict[str, Any] = {"set": each.name, "searches": SEARCHES, "idle_s": idle, "busy_s": busy, "p95_factor": round(factor, 3)}
+    body: dict[str, Any] = {"set": each.name, "searches": searches, "idle_s": idle, "busy_s": busy, "p95_factor": round(factor, 3)}
     return Measured("Search on one core while a refresh runs on it", ("", "p50", "p95"), tuple(rows), body)
 
 
@@ -76,8 +77,10 @@ def _searches(bench: Bench, index: Index, questions: Sequence[str], what: str) -
 
 
 def _refresh(bench: Bench, folder: Path) -> subprocess.Popen[bytes]:
-    shutil.rmtree(bench.settings.index / COLLECTION, ignore_errors=True)
-    command = [sys.executable, "-m", "ingest", str(folder), "--collection", COLLECTION, "--index", str(bench.settings.index)]
+    index = bench.settings.home / COLLECTION  # of its own: the other may be one that people are served from
+    shutil.rmtree(index, ignore_errors=True)
+    index.mkdir(parents=True)
+    command = [sys.executable, "-m", "ingest", str(folder), "--collection", COLLECTION, "--index", str(index)]
     environment = {**os.environ, "FOOTNOTE_HOME": str(bench.settings.home)}
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
