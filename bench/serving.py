@@ -225,20 +225,21 @@ def _peers(
         ),
     }  # fmt: skip
     for family, (make, defaults, tuned) in families.items():
-        try:
-            yield make(family, defaults)
-            tried = {}
-            for label, options in tuned.items():
-                say(f"{family}, {label}")
-                engine = make(family, options)
-                try:
+        tried: dict[str, float] = {}
+        for label, options in tuned.items():
+            say(f"{family}, {label}")
+            try:
+                with contextlib.closing(make(family, options)) as engine:
                     tried[label] = _heat(engine, heat)
-                    heats.append((family, label, tried[label]))
-                finally:
-                    engine.close()
-            yield make(f"{family}, tuned", tuned[min(tried, key=lambda each: tried[each])])
-        except PeerFailed as error:
-            missing[family] = f"{error.message} {error.cure}".strip()
+                heats.append((family, label, tried[label]))
+            except PeerFailed as error:
+                missing[f"{family}, {label}"] = f"{error.message} {error.cure}".strip()
+        best = min(tried, key=lambda each: tried[each], default=None)
+        for name, options in ((family, defaults), *([(f"{family}, tuned", tuned[best])] if best else [])):
+            try:
+                yield make(name, options)
+            except PeerFailed as error:
+                missing[name] = f"{error.message} {error.cure}".strip()
 
 
 def _heat(engine: Engine, heat: Sequence[Ask]) -> float:
@@ -294,14 +295,14 @@ def _rounds(
         for what, measure in (*([before] if number == 0 else []), *parts):
             for turn in range(len(engines)):
                 engine = engines[(turn + number) % len(engines)]  # nobody is always the first
-                if engine.name in missing:
+                if f"{engine.name}, {what}" in missing:
                     continue
                 say(f"round {number + 1} of {len(asked.rounds)}, {what}: {engine.name}")
                 try:
                     for key, values in measure(engine, each).items():
                         found[engine.name][key].append(values)
                 except PeerFailed as error:
-                    missing[engine.name] = f"{what}: {error.message}"
+                    missing[f"{engine.name}, {what}"] = error.message
     return found, texts
 
 
