@@ -16,6 +16,7 @@ COMPUTED = re.compile(
 )
 INPUT = re.compile(r"(?P<label>.+?) (?P<year>(?:19|20)\d\d)?: (?P<amount>[\d,.]+)%?")
 YEAR_OF = re.compile(r"^.*?(?=(?:19|20)\d\d|$)")  # what stands before the year in a column's name
+DASH = re.compile(r"\|\s*[$€£]?\s*[—–-]\s*(?=\|)")  # how a table says nought
 FIGURE = re.compile(r"\d[\d,]*(?:\.\d+)?")
 CONSTANTS = frozenset(map(Decimal, (*range(1, 13), 365)))  # days, years averaged over, and 1 of a growth rate: no amounts of a row
 DOES: dict[type[ast.operator], Callable[[Decimal, Decimal], Decimal]] = {
@@ -36,7 +37,7 @@ def recomputed(sentence: str, quotes: Sequence[str], pages: str) -> bool:
     match = COMPUTED.fullmatch(sentence)
     if match is None:
         return False
-    rows = [_words(each) for each in quotes]
+    rows = [_words(DASH.sub("| 0 |", each)) for each in quotes]
     inputs = [each for each in (INPUT.fullmatch(part) for part in (match["inputs"] or "").split("; ")) if each]
     if not inputs:
         label, _, year = match["name"].rpartition(", ")

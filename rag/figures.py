@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 PLACES = {"percent": 1, "points": 1, "ratio": 2, "days": 2}  # decimals shown where the question asks for none
 AMOUNT_PLACES = 3  # decimals of an amount in another unit than the page's
 DIGITS = 28  # of decimal arithmetic
-LEAST_NAME = 3  # letters of a word that may be part of a longer name: "jpm" in "jpmorgan"
+LEAST_NAME = 3  # letters of a word with which a longer name may begin or end: "jpm" of "jpmorgan"
+LEAST_WITHIN = 5  # of one that may stand inside it: "water" in "americanwaterworks"
 TITLES = {
     "balance": re.compile(r"\bbalance sheets?\b|\bstatements? of financial (?:position|condition)\b", re.IGNORECASE),
     "income": re.compile(
@@ -75,7 +76,7 @@ class _Unknown(Exception):
 def figure(question: str, index: Index, allowed: Set[int], hits: Sequence[Hit]) -> Figure | None:
     """The amount that `question` asks for, from tables of the documents `allowed`; None where it asks for none.
 
-    Looked at are the documents that the question calls by name and year, or those of `hits` where it calls none so.
+    Looked at are the documents that the question calls by name and year, else by name, else those of `hits`.
     """
     wanted = asked(question)
     if wanted is None:
@@ -86,10 +87,11 @@ def figure(question: str, index: Index, allowed: Set[int], hits: Sequence[Hit]) 
         each: name_words(f"{(document := index.catalog.document(each)).path.rpartition('.')[0]} {document.title}")
         for each in sorted(allowed)
     }
-    fitting = [each for each, own in names.items() if wanted.rest and all(_accounted(word, own) for word in wanted.rest)]
-    by_name = [each for each in fitting if any(str(year) in names[each] for year in wanted.years)]
+    by_name = [each for each, own in names.items() if wanted.rest and all(_accounted(word, own) for word in wanted.rest)]
+    by_year = [each for each in by_name if any(str(year) in names[each] for year in wanted.years)]
     found = list(dict.fromkeys(hit.passage.document_id for hit in hits))
-    called = by_name or sorted(named(f"{question} {wanted.years[-1]}", [index.catalog.document(each) for each in sorted(allowed)])) or found
+    titled = sorted(named(f"{question} {wanted.years[-1]}", [index.catalog.document(each) for each in names]))
+    called = by_year or titled or by_name or found
     fitting = [each for each in called if all(_accounted(word, names[each]) for word in wanted.rest)]
     if not fitting and (wanted.change or (wanted.kind == "lookup" and called == found)):
         return None  # about something else than a line item of a company: its words are for the search
@@ -168,10 +170,10 @@ class _Tables:
             if count > 1 and not NOT_WHOLE.search(heads[place])
         }
         self._whole = {place: max(typical[place, kind] for kind in TITLES) for place in labels}  # a statement rather than an extract
-        currencies: dict[tuple[int, int | None], set[str]] = {}
+        currencies: dict[int, set[str]] = {}
         for row in self.rows:
-            currencies.setdefault((row.document_id, row.page), set()).update(each.currency for each in row.amounts if each.currency)
-        self.currency = {place: some.pop() for place, some in currencies.items() if len(some) == 1}
+            currencies.setdefault(row.document_id, set()).update(each.currency for each in row.amounts if each.currency)
+        self.currency = {document: some.pop() for document, some in currencies.items() if len(some) == 1}
 
     def tier(self, row: Row, statement: str) -> int:
         """1 in a table of that statement, 2 in one like it, 3 elsewhere."""
@@ -251,8 +253,13 @@ def _named_a_year_later(pages: Iterable[Page], some: Sequence[Row]) -> bool:
 
 
 def _accounted(word: str, names: Set[str]) -> bool:
-    form = stem(word.removesuffix("'s"))
-    return form in names or (len(form) >= LEAST_NAME and any(form in each for each in names))
+    """The word is one of a document's name, or part of a name written in one word: "best" of "bestbuy"."""
+    form = stem(word)
+    return (
+        form in names
+        or (len(form) >= LEAST_NAME and any(each.startswith(form) or each.endswith(form) for each in names))
+        or (len(form) >= LEAST_WITHIN and any(form in each for each in names))
+    )
 
 
 def _computed(wanted: Asked, tables: _Tables, index: Index, hits: Sequence[Hit]) -> tuple[Sentence, tuple[Hit, ...]]:
@@ -279,7 +286,7 @@ def _computed(wanted: Asked, tables: _Tables, index: Index, hits: Sequence[Hit])
             raise _Unknown("it would mean to divide by zero") from None
     cited, sources = _cited(used.values(), index, hits)
     (row, _) = next(iter(used.values()))
-    text, key = _worded(wanted, formula, value, scale, used, tables.currency.get((row.document_id, row.page), ""))
+    text, key = _worded(wanted, formula, value, scale, used, tables.currency.get(row.document_id, ""))
     return Sentence(
         text, tuple(citation(sources[number - 1], number, start, end) for number, start, end in cited), "computed", key
     ), sources

@@ -502,7 +502,8 @@ def _years(text: str) -> tuple[int, ...]:
 
 def _normal(text: str) -> str:
     text = re.sub(r"\b(?:FY|fiscal(?: year)?)\s?'?\d{2,4}\b|\b(?:19|20)\d\d\b", " ", text, flags=re.IGNORECASE)
-    text = text.casefold().replace("&", " and ").replace("-", " ").replace("'s", "")
+    text = text.casefold().replace("&", " and ").replace("-", " ")
+    text = re.sub(r"'s?(?!\w)", "", text)
     return " ".join(re.sub(r"[^\w%,'/ ]", " ", text).replace(",", " ").split())
 
 

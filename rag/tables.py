@@ -45,6 +45,7 @@ AMOUNT = re.compile(
     re.IGNORECASE,
 )
 DASHES = frozenset(("—", "–", "-", "−", "nil"))
+RULE = re.compile(r"\|[\s|:-]*--[\s|:-]*")  # between a header and its rows, in Markdown
 NAME = re.compile(r"^(?P<name>[^:|]{1,60}): (?P<value>.+)$")
 HEADING_WORDS = 14  # a line of at most so many words above a table may be its heading
 # Words of a line that names nothing but the years of the columns below it.
@@ -166,24 +167,26 @@ def _page_rows(document_id: int, page: Page) -> Iterator[Row]:
 
 def _listed(document_id: int, page: Page, start: int, line: str, above: Sequence[str]) -> Iterator[Row]:
     """A spreadsheet's row: "City: Bremen | 2023: 3,900 | 2024: 4,200"."""
-    labels, found = list[str](), list[Amount]()
+    labels, names, found = list[str](), list[str](), list[Amount]()
     for cell in line.strip().split(" | "):
         match = NAME.match(cell.strip())
         name, value = (match["name"].strip(), match["value"]) if match else ("", cell)
         read = amount(value)
         if read is None or (YEAR.fullmatch(value.strip()) and not years(name)):
             labels.append(value.strip())
+            names.append(name)
         else:
             found.append(Amount(value.strip(), read[0], _column(name, ""), read[1], read[2]))
     if found and labels:
         over = "\n".join(above[-2:])
         end = start + len(line.rstrip())
         start += len(line) - len(line.lstrip())
-        yield Row(document_id, page.number, start, end, " ".join(labels), "", over, _scale(line, over), tuple(found), start)
+        yield Row(document_id, page.number, start, end, " ".join(labels), " ".join(names), over, _scale(line, over), tuple(found), start)
 
 
 def _table(document_id: int, page: Page, above: Sequence[str], spans: Sequence[tuple[int, int]], before: Sequence[Column]) -> Iterator[Row]:
     """The rows of one table. Without a header it goes on with the columns of the one `before` it, unless a line between names years."""
+    spans = [(start, end) for start, end in spans if not RULE.fullmatch(page.text, start, end)]
     lines = [_cells(page.text[start:end]) for start, end in spans]
     height = _header_height(lines)
     names = _names(lines[:height])
