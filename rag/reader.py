@@ -11,9 +11,9 @@ import hashlib
 import importlib.util
 import json
 import os
-import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -207,7 +207,7 @@ class Reader:
         self.model.eval()
         self.half = half_precision()
         # What it read last, by question: retrieval asks for the same passages as the evidence does, a moment before.
-        self._one = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, "reader")  # torch keeps threads and buffers for each thread that calls it
         self._read: OrderedDict[str, dict[str, list[tuple[Window, np.ndarray]]]] = OrderedDict()
 
     @staticmethod
@@ -226,21 +226,25 @@ class Reader:
 
     def read(self, question: str, texts: Sequence[str], sentences: Sequence[Sequence[tuple[int, int]]] | None = None) -> list[Reading]:
         """One Reading a text, in order. `sentences`: for each text the character spans to score apart."""
-        with self._one:
-            read = self._read.setdefault(question, {})
-            self._read.move_to_end(question)
-            if len(self._read) > QUESTIONS_KEPT:
-                self._read.popitem(last=False)
-            asked = self.windows.question_ids(question)
-            new = [text for text in dict.fromkeys(texts) if text not in read]
-            windows = [window for number, text in enumerate(new) for window in self.windows.over(number, asked, text)]
-            logits = self._logits(windows)
-            for number, text in enumerate(new):
-                read[text] = [(window, array) for window, array in zip(windows, logits, strict=True) if window.text == number]
-            return [
-                self._reading(read[text], len(text), sentences[number] if sentences is not None else ())
-                for number, text in enumerate(texts)
-            ]
+        return self._thread.submit(self._read_in_turn, question, texts, sentences).result()
+
+    def _read_in_turn(
+        self, question: str, texts: Sequence[str], sentences: Sequence[Sequence[tuple[int, int]]] | None
+    ) -> list[Reading]:
+        read = self._read.setdefault(question, {})
+        self._read.move_to_end(question)
+        if len(self._read) > QUESTIONS_KEPT:
+            self._read.popitem(last=False)
+        asked = self.windows.question_ids(question)
+        new = [text for text in dict.fromkeys(texts) if text not in read]
+        windows = [window for number, text in enumerate(new) for window in self.windows.over(number, asked, text)]
+        logits = self._logits(windows)
+        for number, text in enumerate(new):
+            read[text] = [(window, array) for window, array in zip(windows, logits, strict=True) if window.text == number]
+        return [
+            self._reading(read[text], len(text), sentences[number] if sentences is not None else ())
+            for number, text in enumerate(texts)
+        ]
 
     def probability(self, margin: float) -> float:
         """Span score less null score → the chance that the passage answers, as fitted on held-out documents."""

@@ -108,7 +108,7 @@ class Engine:
                 from ingest.embed import REMEMBERED, Embedder
                 from rag.answer import Answerer, open_reader
 
-                embedder = _OneAtATime(Embedder(self.settings, REMEMBERED))
+                embedder = _OneThread(Embedder(self.settings, REMEMBERED))
                 self.answerer = Answerer(self.settings, embedder)  # searching works from here on
                 self._loaded.set()
                 reader, weights = open_reader(self.settings)
@@ -297,21 +297,19 @@ class Engine:
         return self.jobs.start(collection)
 
 
-class _OneAtATime:
-    """An embedder that several threads may call: a search beside an answer waits a few milliseconds."""
+class _OneThread:
+    """An embedder that several threads may call, and that works in one: torch keeps threads and buffers for each that calls it."""
 
     def __init__(self, embedder: EmbedderLike) -> None:
         self._embedder = embedder
-        self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, "embedder")
         self.name, self.dimensions = embedder.name, embedder.dimensions
 
     def passages(self, texts: Sequence[str]) -> Vectors:
-        with self._lock:
-            return self._embedder.passages(texts)
+        return self._thread.submit(self._embedder.passages, texts).result()
 
     def questions(self, texts: Sequence[str]) -> Vectors:
-        with self._lock:
-            return self._embedder.questions(texts)
+        return self._thread.submit(self._embedder.questions, texts).result()
 
     def count_tokens(self, text: str) -> int:
         return self._embedder.count_tokens(text)
