@@ -1,9 +1,9 @@
-"""Requests of many people → one step of reading and writing after the other, through one memory, on one thread.
+"""Requests of many people → one step of reading or writing after the other, through one memory, on one thread.
 
-Continuous batching: requests join and leave at every step. A step continues every answer that is being written by a word, and fills what
-time is left with the reading of prompts, so nobody's words stall while a long prompt is read. What a new prompt shares with anything that
-was read before (store.py), or is being read for another person now, is not read again. A request is a generator: it yields how many of
-its last tokens it wants the logits of, gets them, and appends tokens to its `tokens` or cuts them.
+Continuous batching: requests join and leave at every step. A step either continues every answer that is being written by a word, or reads
+a piece of the prompts; the two take turns, and the pieces are so small that nobody's words stall while a long prompt is read. What a new
+prompt shares with anything that was read before (store.py), or is being read for another person now, is not read again. A request is a
+generator: it yields how many of its last tokens it wants the logits of, gets them, and appends tokens to its `tokens` or cuts them.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from errors import EngineUnavailable, FootnoteError
 from rag.engine.context import BATCH_TOKENS, OUTPUTS, Broken, Context, GivenUp, Logits, NoRoom, Part
 from rag.engine.store import Store, common
 
-GAP_S = 0.1  # seconds that a step may take while somebody's answer is being written: ten words a second are read with ease
-STEP_S = 0.5  # seconds that a step may take otherwise: as long a stop, or a new arrival, waits for a slow model
-LEAST_READ = 32  # tokens of prompts that a step reads at least: fewer take hardly less time, and reading always goes on
-FIRST_READ = 128  # tokens of prompts that a step reads before it is known how long that takes
+GAP_S = 0.2  # seconds between two tokens of an answer while prompts are read: about as fast as people read
+READING_SHARE = 5.0  # times as long as everybody's next word takes, prompts may be read before it even where that makes the gap longer
+STEP_S = 0.5  # seconds of reading in one go while nobody's answer is written: as long a stop, or a new arrival, waits for a slow model
+LEAST_READ = 32  # tokens of prompts that are read in one go at least: fewer take hardly less time
 WORTH_WAITING = 32  # tokens that another person's prompt must share for it to be waited for; fewer are read sooner than waited for
 WORTH_COPYING = 16  # tokens that must be there for them to be copied, or kept; fewer are read again in the time that the copy takes
 SMOOTHING = 0.3  # of the newest step in the measured speed of reading
@@ -95,7 +95,8 @@ class Scheduler:
         self._running: list[Request] = []
         self._arrived: queue.SimpleQueue[Request | Future[None] | None] = queue.SimpleQueue()
         self._rate = FIRST_RATE
-        self._chunk = {True: FIRST_READ, False: FIRST_READ}  # tokens of prompts in a step, while somebody writes and otherwise
+        self._wrote = False  # in the last step
+        self._written_s = 0.0  # that the last word of everybody took
         self._limit = BATCH_TOKENS  # tokens of a step; halved while the memory has no room for more
         self._suspects: list[Request] = []  # requests of a step that failed, tried one by one
         self._interruptible: frozenset[Request] = frozenset()
@@ -301,7 +302,7 @@ class Scheduler:
     # ---- what a step does
 
     def _plan(self) -> list[tuple[Request, Part]]:
-        """The next words of all who write, then prompts as far as the time allows."""
+        """The next word of all who write, or prompts as far as the time allows; in turns where there are both."""
         adapter = self._running[self.steps % len(self._running)].adapter if self._running else None
         if self._suspects:
             self._suspects = [each for each in self._suspects if each in self._running]
@@ -313,19 +314,22 @@ class Scheduler:
             reading = [each for each in reading if not each.patient]
         now = time.monotonic()
         reading.sort(key=lambda each: each.remaining - self._rate * (now - each.since))  # the shortest, but waiting counts
-        room, rows, parts = self._limit, OUTPUTS, list[tuple[Request, Part]]()
-        for request in writing[self.steps % max(1, len(writing)) :] + writing[: self.steps % max(1, len(writing))]:
+        if writing and not (reading and self._wrote):
+            self._wrote = True
+            turn = self.steps % len(writing)
+            return self._parts(writing[turn:] + writing[:turn], self._limit)
+        self._wrote = False
+        seconds = max(GAP_S - self._written_s, READING_SHARE * self._written_s) if writing else STEP_S
+        return self._parts(reading, min(self._limit, max(LEAST_READ, int(self._rate * seconds))))
+
+    def _parts(self, able: Sequence[Request], room: int) -> list[tuple[Request, Part]]:
+        rows, parts = OUTPUTS, list[tuple[Request, Part]]()
+        for request in able:
             part = self._part(request, room, rows)
             if part is not None:
                 parts.append((request, part))
                 room, rows = room - len(part.tokens), rows - part.rows
-        room = min(room, max(LEAST_READ, self._chunk[bool(writing)]))
-        for request in reading:
-            part = self._part(request, room, rows)
-            if part is not None:
-                parts.append((request, part))
-                room, rows = room - len(part.tokens), rows - part.rows
-        if not parts and able:  # logits of many tokens are wanted at once, and the time is short
+        if not parts and able:  # logits of more tokens are wanted at once than there is time for
             part = self._part(able[0], BATCH_TOKENS, OUTPUTS)
             parts = [(able[0], part)] if part is not None else []
         return parts
@@ -398,13 +402,10 @@ class Scheduler:
 
     def _count(self, planned: Sequence[tuple[Request, Part]], seconds: float) -> None:
         tokens = sum(len(part.tokens) for _, part in planned)
-        reading = sum(len(part.tokens) for request, part in planned if not request.writes)
-        writing = reading < tokens
-        if reading >= LEAST_READ:
-            self._rate += SMOOTHING * (reading / max(seconds, 1e-6) - self._rate)
-        if reading >= self._chunk[writing]:
-            aim = (GAP_S if writing else STEP_S) / max(seconds, 1e-6)
-            self._chunk[writing] = int(min(BATCH_TOKENS, max(LEAST_READ, self._chunk[writing] * min(1.5, max(0.5, aim)))))
+        if self._wrote:
+            self._written_s = seconds
+        elif tokens >= LEAST_READ:
+            self._rate += SMOOTHING * (tokens / max(seconds, 1e-6) - self._rate)
         for request, part in planned:
             if not request.writes:
                 request.counts["prompt_tokens"] += len(part.tokens)
