@@ -34,6 +34,7 @@ from rag.types import Turn
 
 ROUNDS = 5
 PASSAGES = 16  # asked of retrieval; as many of them as fit go into the prompt
+PASSAGE_TOKENS = 130  # of a short passage with its heading: no more are tried than could fit
 STORY_TOKENS = 400
 ADMITTED_AFTER = 20  # pieces of the running stream, before the long prompt comes
 LONG_ANSWER_TOKENS = 8
@@ -160,7 +161,8 @@ def _workload(bench: Bench, model: LanguageModel, rounds: int) -> Workload:
         def find(asked: tuple[str, str], room: int) -> Ask:
             bench.say(f"passages of question {next(looked)}")
             collection, question = asked
-            made = prompt(question, answerer.search(question, indexes[collection], keep=PASSAGES), model.chat, room)
+            hits = answerer.search(question, indexes[collection], keep=PASSAGES)[: room // PASSAGE_TOKENS]
+            made = prompt(question, hits, model.chat, room)
             passages = frozenset((collection, hit.passage.id) for hit in made.hits)
             return Ask(collection, question, made.messages, made.tokens, passages)
 
