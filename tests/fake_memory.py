@@ -111,12 +111,12 @@ class FakeMemory:
     def save(self, sequence: int, start: int) -> Bytes:
         with self._alone():
             held = [(token, _adapters.index(adapter)) for token, adapter in self._held[sequence][start:]]
-            return numpy.array(held, dtype=numpy.uint8).reshape(-1, 2)
+            return numpy.array(held, dtype=numpy.uint8).reshape(1, -1, 2)
 
     def load(self, sequence: int, pieces: Sequence[Bytes]) -> None:
         with self._alone():
             assert self._held[sequence] == [] and self.cuts
-            self._held[sequence] = [(int(token), _adapters[adapter]) for token, adapter in numpy.concatenate(pieces)]
+            self._held[sequence] = [(int(token), _adapters[adapter]) for token, adapter in numpy.concatenate(pieces, axis=1)[0]]
 
     def give_up(self) -> None:
         self._stop.set()

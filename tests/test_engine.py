@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import config
-from config import Settings
+from config import ROOT, Settings
 from errors import FootnoteError, ModelMissing, UsageError
 from rag.engine import files
 from rag.engine.model import LanguageModel
@@ -201,8 +202,7 @@ def test_two_callers_at_once_get_what_each_would_have_alone(model: LanguageModel
     alone = ["".join(model.generate(each, max_tokens=12)) for each in prompts]
     together: dict[int, str] = {}
     threads = [
-        threading.Thread(target=lambda n=n: together.update({n: "".join(model.generate(prompts[n], max_tokens=12))}))
-        for n in (0, 1)
+        threading.Thread(target=lambda n=n: together.update({n: "".join(model.generate(prompts[n], max_tokens=12))})) for n in (0, 1)
     ]
     for each in threads:
         each.start()
@@ -220,6 +220,84 @@ def test_scoring_in_the_middle_of_writing_changes_nothing(model: LanguageModel) 
         mixed += piece
         model.score(tokens, [model.tokenize("Something else entirely.")])
     assert mixed == plain
+
+
+def test_what_was_read_is_copied_back_to_the_letter(model: LanguageModel) -> None:
+    """A prompt that continues from what is kept says what it says when it is read anew; what is kept is told."""
+    passages = "Depot Bremen opens at seven. Depot Kiel opens at nine. " * 12
+    tokens = model.chat([Turn("system", passages), Turn("user", "When does depot Kiel open?")])
+    model.clear()
+    assert model.resident(tokens) == 0
+    anew = "".join(model.generate(tokens, max_tokens=16))
+    assert model.resident(tokens) == len(tokens)
+    before = model.usage()
+    assert "".join(model.generate(tokens, max_tokens=16)) == anew
+    after = model.usage()
+    assert after["reused_tokens"] - before["reused_tokens"] >= len(tokens) - 1
+    assert after["prompt_tokens"] - before["prompt_tokens"] == 1
+
+
+def test_instructions_are_kept_for_good_and_what_is_expected_is_read_ahead(model: LanguageModel) -> None:
+    """`keep` survives `clear`; `expect` reads while nobody waits, and may be ended."""
+    instructions = model.tokenize("You answer questions about depots, briefly and in whole sentences.")
+    model.keep(instructions)
+    model.clear()
+    assert model.resident(instructions) == len(instructions)
+    ahead = [*instructions, *model.tokenize(" The depot in Bremen opens at seven and the one in Kiel at nine." * 3)]
+    model.expect(ahead)
+    deadline = time.monotonic() + 60
+    while model.resident(ahead) < len(ahead) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert model.resident(ahead) == len(ahead)
+    model.expect(model.tokenize("something else " * 200))()
+    assert "Paris" in "".join(model.generate(model.chat(QUESTION), max_tokens=24))
+
+
+def test_a_schema_holds_and_a_seed_repeats(model: LanguageModel) -> None:
+    """A JSON schema's answer is such JSON; drawn tokens are the same for the same seed, and not for every other one."""
+    schema = json.dumps(
+        {"type": "object", "properties": {"open": {"type": "boolean"}}, "required": ["open"], "additionalProperties": False}
+    )
+    text = "".join(model.generate(model.chat(QUESTION), max_tokens=40, schema=schema))
+    assert json.loads(text)["open"] in (True, False)
+    with pytest.raises(UsageError):
+        list(model.generate(model.chat(QUESTION), max_tokens=40, schema="{"))
+    tokens = model.chat([Turn("user", "Tell me a story.")])
+    drawn = ["".join(model.generate(tokens, max_tokens=16, temperature=1.5, seed=seed)) for seed in (1, 1, 2, 3, 4)]
+    assert drawn[0] == drawn[1] and len(set(drawn)) > 1
+
+
+def test_an_adapter_is_worn_for_one_request(model: LanguageModel) -> None:
+    """A request may wear an adapter while the one beside it does not; neither reads what the other's words left."""
+    adapter = ROOT / "models" / "adapter" / "adapter.gguf"
+    tokens = model.chat(QUESTION)
+    plain = "".join(model.generate(tokens, max_tokens=12))
+    model.clear()
+    worn = "".join(model.generate(tokens, max_tokens=12, adapter=adapter))
+    said: dict[str, str] = {}
+    threads = [
+        threading.Thread(
+            target=lambda name=name, path=path: said.update({name: "".join(model.generate(tokens, max_tokens=12, adapter=path))})
+        )
+        for name, path in (("worn", adapter), ("plain", None), ("again", adapter))
+    ]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert said == {"worn": worn, "plain": plain, "again": worn}
+    with pytest.raises(ModelMissing):
+        list(model.generate(tokens, max_tokens=2, adapter=ROOT / "absent.gguf"))
+
+
+def test_each_caller_counts_its_own(model: LanguageModel) -> None:
+    """What another thread reads and writes meanwhile is no part of a caller's usage."""
+    mine = model.usage()
+    other = threading.Thread(target=lambda: list(model.generate(model.chat(QUESTION), max_tokens=30)))
+    other.start()
+    written = len(list(model.generate(model.chat([Turn("user", "Count to three.")]), max_tokens=5)))
+    other.join()
+    assert written <= model.usage()["answer_tokens"] - mine["answer_tokens"] <= 5
 
 
 def test_an_unknown_level_is_refused(settings: Settings) -> None:

@@ -39,7 +39,7 @@ def rows(tokens: Sequence[int]) -> Bytes:
     for token in tokens:
         total += token + 1
         made.append([token, total % 256])
-    return numpy.array(made, dtype=numpy.uint8).reshape(-1, 2)
+    return numpy.array(made, dtype=numpy.uint8).reshape(1, -1, 2)
 
 
 @settings(max_examples=200, deadline=None)
@@ -54,10 +54,10 @@ def test_a_store_gives_back_what_was_read_and_keeps_within_its_bound(saved: list
     known: dict[Path | None, list[list[int]]] = {None: [], ADAPTER: []}
     for tokens, kind in saved:
         length = store.match(tokens, kind)
-        assert numpy.array_equal(numpy.concatenate([rows([]), *store.load(tokens, length, kind)]), rows(tokens)[:length])
+        assert numpy.array_equal(numpy.concatenate([rows([]), *store.load(tokens, length, kind)], axis=1), rows(tokens)[:, :length])
         if most >= 2 * sum(len(each) for each, _ in saved):  # nothing had to go
             assert length == max((common(tokens, each) for each in known[kind]), default=0)
-        store.save(tokens, length, rows(tokens)[length:], kind)
+        store.save(tokens, length, rows(tokens)[:, length:], kind)
         known[kind].append(tokens)
         starts = {(name, tuple(each[: at + 1])) for name, all_of in known.items() for each in all_of for at in range(len(each))}
         assert store.tokens * 2 == store.bytes <= most and store.tokens <= len(starts)
@@ -75,7 +75,7 @@ def test_the_least_used_goes_first_and_what_is_pinned_stays() -> None:
         prompt = [1] * 20 + [2 + number] * 5
         start = store.match(prompt)
         store.load(prompt, start)
-        store.save(prompt, start, rows(prompt)[start:])
+        store.save(prompt, start, rows(prompt)[:, start:])
     store.save([8] * 30, 0, rows([8] * 30))
     assert store.match([1] * 20) == 20, "four prompts began with it"
     assert store.match([9] * 20) == 10, "the rest of it was not pinned"
@@ -90,12 +90,14 @@ def test_rows_are_those_that_llama_cpp_wrote_down(transposed: bool) -> None:
     one that is cut off or goes on is refused."""
     runs = [Layer(1, 4), Layer(1, 6), Layer(1, 4, 2 if transposed else 0), Layer(1, 2, 2 if transposed else 0)]
     layout = Layout(2, transposed, tuple(runs))
-    given_rows = numpy.arange(3 * layout.row, dtype=numpy.uint8).reshape(3, layout.row)
+    given_rows = numpy.zeros((4, 3, 6), dtype=numpy.uint8)
+    for number, (run, into) in enumerate(zip(runs, given_rows, strict=True)):
+        into[:, : run.row] = numpy.arange(3 * run.row).reshape(3, run.row) + 50 * number
     written = layout.state(given_rows, sequence=1, streams=3)
     found, again = state.read(written)
     assert found == layout and numpy.array_equal(again, given_rows)
-    if transposed:  # all first elements of the tokens' values, then all second ones
-        assert bytes(given_rows[:, 10:12].tobytes()) in written.tobytes()
+    if transposed:  # the first elements of all tokens' values, then the second ones
+        assert given_rows[2, :, :2].tobytes() + given_rows[2, :, 2:4].tobytes() in written.tobytes()
     for wrong in (written[:-3], numpy.append(written, numpy.uint8(0)), written[4:]):
         with pytest.raises(ValueError):
             state.read(wrong)

@@ -232,7 +232,7 @@ class Context:
         return length
 
     def save(self, sequence: int, start: int) -> Bytes:
-        """What a sequence holds behind its first `start` tokens, for `load`: (tokens, bytes of a token's keys and values).
+        """What a sequence holds behind its first `start` tokens, for `load`: (keys or values of a layer, tokens, bytes).
 
         Raises ValueError where llama.cpp writes this model's memory in a form that is not known here.
         """
@@ -241,17 +241,17 @@ class Context:
         if llama_cpp.llama_state_seq_get_data(self._context, _pointer(written), size, sequence) != size:
             raise ValueError("llama.cpp wrote less than it said")
         self._weights.layout, rows = state.read(written)
-        return rows[start:]
+        return rows[:, start:]
 
     def load(self, sequence: int, pieces: Sequence[Bytes]) -> None:
         """The empty sequence holds these rows, which `save` gave, from its start on. Raises Broken where llama.cpp refuses them."""
         if self._weights.layout is None:
             raise ValueError("nothing was saved before")
-        rows = numpy.concatenate(pieces)
+        rows = numpy.concatenate(pieces, axis=1)
         written = self._weights.layout.state(rows, sequence, self.shape.sequences)
         if llama_cpp.llama_state_seq_set_data(self._context, _pointer(written), len(written), sequence) != len(written):
             raise Broken(f"a kept prompt was refused: {' '.join(list(_said)[-2:])}")
-        self._held[sequence] = len(rows)
+        self._held[sequence] = rows.shape[1]
 
     def give_up(self) -> None:
         """Have the call of `decode` that runs raise GivenUp, soon; for other threads."""

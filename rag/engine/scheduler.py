@@ -26,7 +26,7 @@ from rag.engine.store import Store, common
 GAP_S = 0.2  # seconds between two tokens of an answer while prompts are read: about as fast as people read
 READING_SHARE = 5.0  # times as long as everybody's next word takes, prompts may be read before it even where that makes the gap longer
 STEP_S = 0.5  # seconds of reading in one go while nobody's answer is written: as long a stop, or a new arrival, waits for a slow model
-LEAST_READ = 32  # tokens of prompts that are read in one go at least: fewer take hardly less time
+LEAST_READ = 64  # tokens that are read in one go at least: llama.cpp's attention is slow on fewer, and 48 take as long
 WORTH_WAITING = 32  # tokens that another person's prompt must share for it to be waited for; fewer are read sooner than waited for
 WORTH_COPYING = 16  # tokens that must be there for them to be copied, or kept; fewer are read again in the time that the copy takes
 SMOOTHING = 0.3  # of the newest step in the measured speed of reading
@@ -320,7 +320,16 @@ class Scheduler:
             return self._parts(writing[turn:] + writing[:turn], self._limit)
         self._wrote = False
         seconds = max(GAP_S - self._written_s, READING_SHARE * self._written_s) if writing else STEP_S
-        return self._parts(reading, min(self._limit, max(LEAST_READ, int(self._rate * seconds))))
+        return self._piece(reading, int(self._rate * seconds))
+
+    def _piece(self, reading: Sequence[Request], room: int) -> list[tuple[Request, Part]]:
+        """A piece of one prompt: llama.cpp reads two of different lengths one after the other anyway, and some of it slowly."""
+        for request in reading[:1]:
+            room = min(self._limit, max(LEAST_READ, room // LEAST_READ * LEAST_READ))
+            if room < request.remaining < room + LEAST_READ <= self._limit:
+                room = request.remaining  # what would be left over takes as long as LEAST_READ
+            return self._parts([request], room)
+        return []
 
     def _parts(self, able: Sequence[Request], room: int) -> list[tuple[Request, Part]]:
         rows, parts = OUTPUTS, list[tuple[Request, Part]]()

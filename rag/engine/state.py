@@ -1,7 +1,8 @@
-"""A sequence's state as llama.cpp writes it ↔ rows: the keys and values of one token after the other.
+"""A sequence's state as llama.cpp writes it ↔ rows: for each layer the keys, for each the values, of one token after the other.
 
-llama.cpp writes and reads whole sequences. Rows can be cut, shared and joined, so that what two prompts have in common is kept once. The
-order of bytes is that of llama_kv_cache::state_write of llama.cpp 0c1e570; a state in any other order is refused, never guessed at.
+llama.cpp writes and reads whole sequences. Rows can be cut, shared and joined, so that what two prompts have in common is kept once; they
+are an array (keys or values of a layer, tokens, bytes), so that cutting and joining copies long runs of bytes. The order of bytes in a
+state is that of llama_kv_cache::state_write of llama.cpp 0c1e570; a state in any other order is refused, never guessed at.
 """
 
 from __future__ import annotations
@@ -40,14 +41,9 @@ class Layout:
     transposed: bool
     runs: tuple[Layer, ...]  # the keys of all layers, then the values
 
-    @property
-    def row(self) -> int:
-        """Bytes of one token."""
-        return sum(each.row for each in self.runs)
-
     def state(self, rows: Bytes, sequence: int, streams: int) -> Bytes:
-        """The state of a sequence that holds these rows, (tokens, bytes a token)."""
-        count = len(rows)
+        """The state of a sequence that holds these rows, (keys or values of a layer, tokens, bytes)."""
+        count = rows.shape[1]
         cells = numpy.zeros(count, dtype=CELL)
         cells["position"], cells["sequences"], cells["sequence"] = numpy.arange(count), 1, sequence
         parts: list[bytes | memoryview] = [HEAD.pack(MAGIC, sequence, streams)]
@@ -56,16 +52,14 @@ class Layout:
                 parts.append(COUNT.pack(0))
                 continue
             parts += [COUNT.pack(count), cells.tobytes(), DATA.pack(self.transposed, self.layers)]
-            at = 0
-            for run in self.runs:
-                block = rows[:, at : at + run.row]
+            for run, block in zip(self.runs, rows, strict=True):
+                block = block[:, : run.row]
                 if run.element:
                     parts.append(COLUMN.pack(run.type, run.element, run.row // run.element))
                     block = block.reshape(count, -1, run.element).transpose(1, 0, 2)
                 else:
                     parts.append(RUN.pack(run.type, run.row))
-                parts.append(block.tobytes())
-                at += run.row
+                parts.append(numpy.ascontiguousarray(block).data)
         return numpy.frombuffer(b"".join(parts), dtype=numpy.uint8)
 
 
@@ -122,6 +116,8 @@ def _stream(state: Bytes, view: memoryview, at: int, count: int) -> tuple[Layout
             runs.append(Layer(kind, row))
         blocks.append(block)
         at += size
-    rows = numpy.concatenate(blocks, axis=1)
     straight = (order == numpy.arange(count)).all()
-    return Layout(layers, bool(transposed), tuple(runs)), rows if straight else rows[order], at
+    rows = numpy.zeros((len(runs), count, max(each.row for each in runs)), dtype=numpy.uint8)
+    for to, block in zip(rows, blocks, strict=True):
+        to[:, : block.shape[1]] = block if straight else block[order]
+    return Layout(layers, bool(transposed), tuple(runs)), rows, at

@@ -55,14 +55,14 @@ class Store:
             if taken <= 0:
                 break
             self._touch(node)
-            pieces.append(node.rows[:taken])
+            pieces.append(node.rows[:, :taken])
             missing -= taken
         return pieces
 
     def save(self, tokens: Sequence[int], start: int, rows: Bytes, kind: Hashable = None) -> None:
         """Keep the rows of tokens[start:]; what lies before `start` is kept already, as `match` says."""
-        if len(tokens) - start != len(rows):
-            raise ValueError(f"{len(rows)} rows for {len(tokens) - start} tokens")
+        if len(tokens) - start != rows.shape[1]:
+            raise ValueError(f"{rows.shape[1]} rows for {len(tokens) - start} tokens")
         path = self._walk(tokens[:start], kind)
         if sum(count for _, count in path) != start:
             raise ValueError("the tokens before are not kept")
@@ -70,13 +70,13 @@ class Store:
             self._touch(node)
         if start == len(tokens) or rows.nbytes > self._most:
             return
-        parent = self._roots.setdefault(kind, Node([], numpy.empty((0, 0), numpy.uint8), None))
+        parent = self._roots.setdefault(kind, Node([], numpy.empty((0, 0, 0), numpy.uint8), None))
         if path:
             node, count = path[-1]
             parent = self._split(node, count) if count < len(node.tokens) else node
         added = Node(list(tokens[start:]), rows.copy(), parent)
         parent.children[added.tokens[0]] = added
-        self.bytes, self.tokens = self.bytes + rows.nbytes, self.tokens + len(rows)
+        self.bytes, self.tokens = self.bytes + rows.nbytes, self.tokens + len(added.tokens)
         self._touch(added)
         self._shrink(added)
 
@@ -110,11 +110,11 @@ class Store:
 
     def _split(self, node: Node, at: int) -> Node:
         """Part a node after `at` of its tokens; returns the upper part."""
-        lower = Node(node.tokens[at:], node.rows[at:].copy(), node)
+        lower = Node(node.tokens[at:], node.rows[:, at:].copy(), node)
         lower.children, lower.uses, lower.worth, lower.last, lower.pinned = node.children, node.uses, node.worth, node.last, node.pinned
         for child in lower.children.values():
             child.parent = lower
-        node.tokens, node.rows, node.children = node.tokens[:at], node.rows[:at].copy(), {lower.tokens[0]: lower}
+        node.tokens, node.rows, node.children = node.tokens[:at], node.rows[:, :at].copy(), {lower.tokens[0]: lower}
         return node
 
     def _touch(self, node: Node) -> None:
@@ -135,7 +135,7 @@ class Store:
         if node.parent is None:
             raise ValueError("a root holds nothing")
         del node.parent.children[node.tokens[0]]
-        self.bytes, self.tokens = self.bytes - node.rows.nbytes, self.tokens - len(node.rows)
+        self.bytes, self.tokens = self.bytes - node.rows.nbytes, self.tokens - len(node.tokens)
 
     def _leaves(self) -> Iterator[Node]:
         ahead = list(self._roots.values())
