@@ -12,6 +12,7 @@ import os
 import re
 import sqlite3
 import threading
+from array import array
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ HEADING_WEIGHT = 0.5  # of a word in the title, the section or the file name, ag
 PACK_ROWS = 20_000  # passages up to which the keyword index is packed each time: a second
 PACK_SHARE = 0.02  # of the passages that may come and go before a larger one is packed; packing a million takes a minute
 QUERY_TERMS = 64  # words of a question that are looked up; more make it no clearer, only slower
+LOOKED_AHEAD = 4  # times the passages wanted, of all documents, where half of the passages or more are allowed: then that is enough
+SETS_REMEMBERED = 8  # of documents that searches were limited to, with their passages' numbers: 8 MB each at a million passages
 LOCAL_USER = "local"
 
 SCHEMA = """
@@ -139,6 +142,7 @@ class Catalog:
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
         self._lock = threading.Lock()
+        self._passage_ids: dict[frozenset[int], array[int]] = {}
         self._documents = {each.id: each for each in _read_documents(database)}
         self._editions = {each.document: each for each in _read_editions(database)}
 
@@ -249,17 +253,25 @@ class Catalog:
         if not query or keep <= 0:
             return []
         rank = f"bm25({HEADING_WEIGHT}, 1.0, 1.0)"
-        if document_ids is None:
-            return self._search(
-                "SELECT rowid, rank FROM words WHERE words MATCH ? AND rank MATCH ? ORDER BY rank, rowid LIMIT ?",
-                (query, rank, keep),
+        everything = sum(each.passages for each in self._documents.values())
+        among = None if document_ids is None else set(document_ids)
+        if among is None or sum(self._documents[each].passages for each in among if each in self._documents) * 2 >= everything:
+            ahead = keep if among is None else keep * LOOKED_AHEAD
+            best = self._search(
+                "SELECT rowid, rank FROM words WHERE words MATCH ? AND rank MATCH ? ORDER BY rank, rowid LIMIT ?", (query, rank, ahead)
             )
+            if among is None:
+                return best
+            documents = self.documents_of([number for number, _ in best])
+            allowed = [each for each in best if documents[each[0]] in among]
+            if len(allowed) >= keep or len(best) < ahead:
+                return allowed[:keep]
         return self._search(
             "SELECT rowid, rank FROM words WHERE words MATCH ? AND rank MATCH ? "
             # asked of each row found, best first; "rowid IN" would have SQLite search the words once for each passage allowed
             "AND (SELECT document_id FROM passages WHERE id = words.rowid) IN (SELECT value FROM json_each(?)) "
             "ORDER BY rank, rowid LIMIT ?",
-            (query, rank, json.dumps(sorted(document_ids)), keep),
+            (query, rank, json.dumps(sorted(among)), keep),
         )
 
     def documents_of(self, passage_ids: Collection[int]) -> dict[int, int]:
@@ -268,13 +280,23 @@ class Catalog:
             "SELECT id, document_id FROM passages WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(sorted(passage_ids)),)
         ))
 
-    def passage_ids(self, document_ids: Collection[int]) -> list[int]:
-        """Numbers of all passages of these documents, ascending; what a vector search may be limited to."""
-        rows = self._rows(
-            "SELECT id FROM passages WHERE document_id IN (SELECT value FROM json_each(?)) ORDER BY id",
-            (json.dumps(sorted(document_ids)),),
-        )
-        return [each for (each,) in rows]
+    def passage_ids(self, document_ids: Collection[int]) -> array[int]:
+        """Numbers of all passages of these documents, ascending; what a vector search may be limited to. The last few are remembered:
+        a person's documents stay the same from question to question, and may hold a million passages.
+        """
+        wanted = frozenset(document_ids)
+        with self._lock:
+            known = self._passage_ids.get(wanted)
+        if known is None:
+            rows = self._rows(
+                "SELECT id FROM passages WHERE document_id IN (SELECT value FROM json_each(?)) ORDER BY id", (json.dumps(sorted(wanted)),)
+            )
+            known = array("q", (each for (each,) in rows))
+            with self._lock:
+                self._passage_ids[wanted] = known
+                while len(self._passage_ids) > SETS_REMEMBERED:
+                    del self._passage_ids[next(iter(self._passage_ids))]
+        return known
 
     def fact(self, name: str) -> str | None:
         """A fact about how this catalog was made."""

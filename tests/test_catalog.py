@@ -132,6 +132,19 @@ def test_a_filter_works_inside_the_index(tmp_path: Path) -> None:
     assert [each.document for each in catalog.passages(catalog.passage_ids({last}))] == ["14.txt"]
 
 
+def test_a_broad_filter_gives_what_the_list_without_one_holds_of_it(tmp_path: Path) -> None:
+    """However the list is made: all but one document allowed, half of them with all the best ones left out, or a few; also twice."""
+    catalog = built(tmp_path / "c.sqlite", {f"{number:03}.txt": "leave " * (120 - number) + "days" for number in range(120)})
+    every = [each.id for each in catalog.documents()]
+    ranked = catalog.search_keywords("leave days", 1000)
+    places = catalog.documents_of([number for number, _ in ranked])
+    for some in (every[1:], every[60:], every[:60], every[::2], every[110:], []):
+        for keep in (1, 10, 70):
+            assert catalog.search_keywords("leave days", keep, some) == [hit for hit in ranked if places[hit[0]] in set(some)][:keep]
+        for _ in range(2):
+            assert list(catalog.passage_ids(some)) == sorted(number for number, document in places.items() if document in set(some))
+
+
 def test_a_filter_costs_no_search_for_each_passage_allowed(tmp_path: Path) -> None:
     """With nearly all of a collection allowed, SQLite searched the words anew for each passage: four seconds in place of a hundredth."""
     texts = [f"Rule {number} is about travel." for number in range(500)] + ["Rule about leave."] * 5
