@@ -75,11 +75,11 @@ def workload(questions: Sequence[tuple[str, str]], find: Find, rounds: int, seed
     count = WARM + rounds * (ONE_WORKPLACE + PEOPLE)
     pool = [find(each, PROMPT_TOKENS) for each in shuffled[: min(POOL, len(shuffled) // 3)]]
     exponent, drawn = workplace(pool, count, WARM, seed)
-    taken = {each for ask in pool for each in ask.passages}
+    heat = zipf(pool, 2 * PEOPLE, exponent, seed + 1)  # asked of engines that are closed afterwards: it does not count as asked before
+    taken = {each for ask in (*drawn, *heat) for each in ask.passages}
     rest = iter(shuffled[len(pool) :])
     long = list(cold(rest, find, LONG_TOKENS, rounds, taken))
     alone = cold(rest, find, PROMPT_TOKENS, rounds * (ONE_COLD + 2 + PEOPLE), taken)
-    heat = zipf(pool, 2 * PEOPLE, exponent, seed + 1)  # not a part of what is measured, so that nobody has seen it there
     asked = iter(drawn[WARM:])
     made = tuple(
         Round(
