@@ -99,7 +99,10 @@ def test_a_sheet_goes_to_a_person_and_comes_back(tmp_path: Path) -> None:
         writer.writeheader()
         writer.writerows(lines)
     told = text(read_sheet(sheet))
-    assert [cell.strip() for cell in told.splitlines()[2].split("|")[1:-1]] == "leave 2 2 1 0 1 0 2 1 1 1 0".split()
+    head, _, row, *_ = ([cell.strip() for cell in line.split("|")[1:-1]] for line in told.splitlines())
+    counted = dict(zip(head, row, strict=True))
+    assert (counted["answers"], counted["sentences"], counted[SAME], counted[READ], counted[FALSE]) == ("2", "2", "1", "1", "0")
+    assert (counted["unsupported"], counted["answers the question"], counted["partly"], counted["not"]) == ("1", "1", "1", "0")
     assert "Staff get 25 days." in told
     assert main(["audit", str(sheet), "--judged", str(tmp_path / "judged.csv")]) == 1
     sheet.write_text(sheet.read_text().replace("No,", "maybe,"))
