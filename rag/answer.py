@@ -18,7 +18,7 @@ from rag.conflict import differing
 from rag.cost import cost, cpu_seconds
 from rag.evidence import WEIGHTS, Weights, evidence, load_weights, only
 from rag.figures import figure
-from rag.prompt import NOT_FOUND, Wording, live, prompt
+from rag.prompt import NOT_FOUND, Wording, live, opening, prompt
 from rag.receipt import MadeWith, receipt
 from rag.retrieve import retrieve
 from rag.threshold import threshold
@@ -129,9 +129,12 @@ class Answerer:
         shown_from = self.shown_from or threshold(self.settings.home, index.manifest.collection, self.weights)
         weights = dataclasses.replace(self.weights, threshold=shown_from)
         computed = amount.sentence if amount is not None else None
+        stop_reading = self._read_ahead(() if computed else hits)
         found = evidence(searched, () if computed or should_stop() else hits, self.embedder, self.reader, weights)
         if amount is not None and amount.may_quote is not None:
             found = only(found, hits, amount.may_quote)
+        if not found.enough:
+            stop_reading()
         clock.lap("evidence")
         shown: list[Sentence] = []
         if computed is not None:
@@ -198,6 +201,12 @@ class Answerer:
     def _hits(self, searched: str, index: Index, allowed: frozenset[int], keep: int | None) -> list[Hit]:
         keep, pool = keep or self.settings.keep_passages, self.settings.pool_passages
         return retrieve(searched, index, self.embedder, keep, allowed, pool, self.reader)
+
+    def _read_ahead(self, hits: Sequence[Hit]) -> Callable[[], None]:
+        """Have a model that writes read the instructions and the surest passage while the evidence is still weighed; what ends that."""
+        if self.model is None or self.model.level == "verbatim" or not hits:
+            return lambda: None
+        return self.model.expect(opening(hits, self.model.chat, self.wording or live(self.settings.home)))
 
 
 def _allowed(index: Index, document: str | None, user: str) -> frozenset[int]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from rag.cite import citation
 from rag.formula import ITEMS, MEASURES, RISE, Asked, Item, Node, Number, Operation, Unclear, asked, asked_words, items, parse
 from rag.retrieve import name_words, named
-from rag.tables import HEADING_WORDS, SCALES, Amount, Row, rows
+from rag.tables import HEADING_WORDS, PERIOD_WORDS, SCALES, Amount, Row, rows
 from rag.types import Hit, Sentence
 from rag.words import stem, words
 
@@ -46,6 +46,9 @@ TYPICAL = {  # rows of which a statement holds two at least
 }
 TAX = "income tax"  # the only cost that may well be negative: a table's other costs tell whether brackets mean that
 NOT_WHOLE = re.compile(r"\bparent\b|\bregistrant\b|\bguarantors?\b|\bcondensed financial information\b|\bpro forma\b", re.IGNORECASE)
+PLANNED = re.compile(
+    r"\b(?:budget\w*|forecasts?|outlook|guidance|targets?|planned|projected|projections?|estimated?|pro forma)\b", re.IGNORECASE
+)
 PER_UNIT = re.compile(r"(?<!except )(?<!except for )\bper (?:\w+ ){0,2}(?:share|unit)\b", re.IGNORECASE)
 WINTER = re.compile(r"\b(?:jan(?:uary)?|feb(?:ruary)?)\b", re.IGNORECASE)
 NOTE = re.compile(r"\s*\((?:notes? )?[^()]*\)|\s+\d{1,2}$", re.IGNORECASE)  # "(Note 18)", "(loss)", a footnote's number
@@ -128,7 +131,8 @@ def _by_words(question: str, index: Index, hits: Sequence[Hit]) -> Figure | None
             for cell in row.amounts:
                 column = _stems(cell.column.name)
                 there = label | column | above
-                if wanted <= there and label and label <= wanted and column and (column & wanted or len(row.amounts) == 1):
+                told = _stems(PERIOD_WORDS.sub(" ", cell.column.name)) <= wanted | above  # no "budget", where none was asked for
+                if wanted <= there and label and label <= wanted and told and column and (column & wanted or len(row.amounts) == 1):
                     cells.append((row, cell))
     if not cells or len({(cell.value, row.scale) for row, cell in cells}) > 1:
         return None
@@ -197,7 +201,7 @@ class _Tables:
                 (row, each)
                 for row in some
                 for each in row.amounts
-                if each.column.year == item.year and not each.column.part and not each.percent
+                if each.column.year == item.year and not each.column.part and not each.percent and not _planned(row, each)
             ]
             cells = [each for each in cells if not unnamed or each[1].value in unnamed]
             if any(row.document_id in self._winter and WINTER.search(cell.column.name) for row, cell in cells):
@@ -236,6 +240,12 @@ def plain(label: str) -> str:
     text = DISCLOSED.sub("", NOTE.sub("", label.casefold().replace("’", "'")))
     text = re.sub(r"[-–—/&:;.,]", lambda match: " and " if match.group() == "&" else " ", NOTE.sub("", text))
     return " ".join(text.split())
+
+
+def _planned(row: Row, cell: Amount) -> bool:
+    """The amount is a plan or a guess: its column or a heading above the table says so."""
+    heads = [each for each in row.above.splitlines() if len(each.split()) <= HEADING_WORDS // 2]
+    return any(PLANNED.search(each) for each in (cell.column.name, *heads))
 
 
 def _factor(row: Row) -> Decimal:

@@ -7,7 +7,7 @@ here. What is not understood to the last word is `Unclear`: then nothing is comp
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
@@ -413,6 +413,7 @@ UNIT = re.compile(
     re.IGNORECASE,
 )
 PLACES = re.compile(r"\b(zero|no|one|two|three|four|five|\d)\s+(?:decimals?|digits? after)\b", re.IGNORECASE)
+SIGN_BETWEEN = re.compile(r" (?:less|minus|plus|divided by) (?:the )?")
 SHARE = re.compile(r"\b(?:as (?:an? )?)?(?:%|percent(?:age)?|share|fraction) of (?:(?:total|net|its|their|the) )*")
 PERCENT = re.compile(r"\bin (?:units of )?percent\w*|\bas a (?:%|percent\w*)|\(as a %\)|\(in %\)|\bin %|% terms", re.IGNORECASE)
 # Words that say nothing about which amount is meant.
@@ -555,12 +556,12 @@ def _formula(
     text = _normal(main)
     share = SHARE.search(text)
     own = dict(definitions)
-    asked_for = next((called for called in own if _defines(called, text, found)), None)
+    names = {name for *_, name in found}
+    asked_for = next((called for called in own if _defines(called, text, names)), None)
     if asked_for is not None:
         definition = own.pop(asked_for)
-        first = next((each for each in found if each[2] == "measure"), found[0] if found else None)
-        called = text[first[0] : first[1]] if first else "the figure defined"
-        usual = MEASURES[first[3]].kind if first and first[2] == "measure" else ""
+        called = text[found[0][0] : found[0][1]] if found else asked_for
+        usual = MEASURES[found[0][3]].kind if found and found[0][2] == "measure" else ""
         kind = usual if usual in ("days", "amount") else "ratio" if re.search(r"[/÷]|divided", definition) else "amount"
         node, kind, called = _over_years(text, lambda year: parse(definition, year, own), kind, called, when)
         return node, kind, called, _cut(text, found)
@@ -573,9 +574,13 @@ def _formula(
             text, lambda year: Operation("/", parse(over, year, own), parse(under, year, own)), "percent", called, when
         )
         return node, kind, called, _cut(text, [*found, (share.start(), share.end(), "", "")])
-    if len(found) != 1:
+    if len(found) == 2 and len(names) == 2 and SIGN_BETWEEN.fullmatch(text[found[0][1] : found[1][0]]):
+        called = text[found[0][0] : found[1][1]]
+        node, kind, called = _over_years(text, lambda year: parse(called, year, own), "amount", called, when)
+        return node, "ratio" if isinstance(node, Operation) and node.sign == "/" else kind, called, _cut(text, found)
+    if len(names) != 1:
         return None
-    ((start, end, what, name),) = found
+    start, end, what, name = found[0]  # the others say the same: "return on assets (ROA)"
     formula, kind = (MEASURES[name].formula, MEASURES[name].kind) if what == "measure" else (name, "lookup")
     margin = re.match(r"(?: %)? margins?\b", text[end:])
     if what == "item" and margin:
@@ -583,14 +588,14 @@ def _formula(
     elif what == "item" and re.match(r" (?:per|to|ratio|turnover|yield|rate)\b", text[end:]):
         raise _NotUnderstood("It is asked for in relation to something that is not known here.")
     node, kind, called = _over_years(text, lambda year: parse(formula, year, own), kind, text[start:end], when)
-    return node, kind, called, _cut(text, [(start, end, what, name)])
+    return node, kind, called, _cut(text, [(start, end, what, name), *found[1:]])
 
 
-def _defines(called: str, text: str, found: list[tuple[int, int, str, str]]) -> bool:
-    """The definition of `called` is one of what the question asks for, and not only of a part of it: "EBITDA" of "EBITDA margin"."""
-    if not found:
+def _defines(called: str, text: str, names: Set[str]) -> bool:
+    """The definition of `called` is one of all that the question asks for, not only of a part: "EBITDA" of "EBITDA less capex"."""
+    if not names:
         return called in text
-    return found[0][3] in {name for *_, name in _found(called)}
+    return len(names) == 1 and not names.isdisjoint(name for *_, name in _found(called))
 
 
 class _NotUnderstood(Exception):
@@ -724,6 +729,7 @@ def _item(phrase: str, year: int, own: Mapping[str, str]) -> Node:
             flags=re.IGNORECASE,
         )
     )
+    words = re.sub(r" (?:from|in|on|per) the (?:[\w ]+ )?(?:statement|sheet)s?(?: of [\w ]+)?$", "", words)
     words = re.sub(r"^(?:the |a )+|\b(?:unadjusted|reported|year end|amount of)\b ?", "", words).strip()
     average = re.match(r"average (?:of )?(?:the )?", words)
     change = re.match(r"(?:the )?(?:change|increase) in (?:the )?", words)

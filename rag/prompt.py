@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -58,9 +59,7 @@ def prompt(
     """
     wording = wording or opened(SHIPPED)
     for kept in range(len(hits), 0, -1):
-        passages = "\n\n".join(f"[{n}] {_source(hit)}\n{hit.passage.text.strip()}" for n, hit in enumerate(hits[:kept], 1))
-        values = {"passages": passages, "question": question, "not_found": NOT_FOUND}
-        messages = tuple(Turn(role, text.substitute(values)) for role, text in wording.messages)
+        messages = _messages(question, hits[:kept], wording)
         tokens = chat(messages)
         if len(tokens) <= room:
             return Prompt(messages, tuple(hits[:kept]), tuple(tokens), wording.label, wording.text)
@@ -68,6 +67,16 @@ def prompt(
         f"The question and one passage take more than the {room} tokens that the model's window leaves.",
         "Ask a shorter question, or raise context_tokens in footnote.toml.",
     )
+
+
+def opening(hits: Sequence[Hit], chat: Callable[[Sequence[Turn]], list[int]], wording: Wording) -> list[int]:
+    """The tokens that prompts begin with whatever is asked: the instructions, then the first of `hits` if there is one."""
+    if hits:
+        one, other = chat(_messages("Who?", hits[:1], wording)), chat(_messages("Is it?", [hits[0], hits[0]], wording))
+    else:
+        plain = _messages("Who?", (), wording)
+        one, other = (chat([Turn(turn.role, mark if turn.role == "user" else turn.content) for turn in plain]) for mark in "ab")
+    return [token for token, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))]
 
 
 def live(home: Path) -> Wording:
@@ -132,6 +141,12 @@ def parsed(name: str, text: str) -> Wording:
         wrong = sorted((NEEDED - named) | (named - ALLOWED))
         raise UsageError(f"The prompt {name} lacks, or has too many, variables: ${', $'.join(wrong)}.", CURE)
     return Wording(name, int(version[1]), text, messages)
+
+
+def _messages(question: str, hits: Sequence[Hit], wording: Wording) -> tuple[Turn, ...]:
+    passages = "\n\n".join(f"[{n}] {_source(hit)}\n{hit.passage.text.strip()}" for n, hit in enumerate(hits, 1))
+    values = {"passages": passages, "question": question, "not_found": NOT_FOUND}
+    return tuple(Turn(role, text.substitute(values)) for role, text in wording.messages)
 
 
 def _source(hit: Hit) -> str:

@@ -120,6 +120,7 @@ class Engine:
             )
             gc.collect()
             gc.freeze()  # what is loaded now stays: later collections need not look at it
+            self._keep_instructions(self.model)
             self.desk.start(self.answerer)
             self.stage = "ready"
             log.info("ready after %.1f s with %s", time.time() - self.started, self.model.name)
@@ -135,6 +136,15 @@ class Engine:
         from rag.engine import open_model
 
         return open_model(self.settings, self._say)
+
+    def _keep_instructions(self, model: Model) -> None:
+        """Have the model read now what every prompt begins with."""
+        from rag.prompt import live, opening
+
+        try:
+            model.keep(opening((), model.chat, live(self.settings.home)))
+        except FootnoteError as error:
+            log.warning("the prompt's instructions were not read ahead: %s", error)  # whoever asks is told, with the cure
 
     def _failed(self, error: FootnoteError) -> None:
         log.error("not ready: %s", error)

@@ -20,6 +20,7 @@ class ScriptedModel:
         self.pause_s = pause_s  # before each word, so that answers written at once overlap
         self.level = level
         self.prompts: list[str] = []
+        self.expected: list[int] = []  # tokens of each start that it was to read ahead
         self.pieces = 0  # handed out so far
         self._own = threading.local()
 
@@ -46,6 +47,13 @@ class ScriptedModel:
         self, prompt_tokens: Sequence[int], continuations: Sequence[Sequence[int]], should_stop: Callable[[], bool] | None = None
     ) -> list[float]:
         return [-1.0] * len(continuations)
+
+    def keep(self, tokens: Sequence[int]) -> None:
+        pass
+
+    def expect(self, tokens: Sequence[int]) -> Callable[[], None]:
+        self.expected.append(len(tokens))
+        return lambda: None
 
     def usage(self) -> dict[str, float]:
         return {"answer_tokens": float(getattr(self._own, "pieces", 0))}

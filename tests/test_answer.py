@@ -61,6 +61,14 @@ def test_a_supported_sentence_is_shown_as_written_with_its_source(settings: conf
     assert answer.citations[0].quote == "The hotel limit in Paris is 180 euros a night."
 
 
+def test_a_model_that_writes_reads_the_surest_passage_before_the_evidence_is_weighed(settings: config.Settings, index: Index) -> None:
+    """One that only weighs quotes has nothing to read ahead: most answers need no word of it."""
+    for level, times in (("free", 1), ("verbatim", 0)):
+        model = ScriptedModel("In Paris, the hotel limit is 180 euros a night.", level)
+        Answerer(settings, WordEmbedder(), model).answer("What is the hotel limit in Paris?", index)
+        assert len(model.expected) == times
+
+
 def test_an_invented_sentence_gives_way_to_a_quote(settings: config.Settings, index: Index) -> None:
     """The model said 250; the documents say 180; the person sees the documents."""
     answer = ask(settings, index, "What is the hotel limit in Paris?", "The hotel limit in Paris is 250 euros a night. Trust me on that.")

@@ -8,7 +8,7 @@ import pytest
 
 from errors import UsageError
 from ingest.types import Passage
-from rag.prompt import DECISIONS, live, opened, prompt
+from rag.prompt import DECISIONS, live, opened, opening, prompt
 from rag.types import Hit, Turn
 
 
@@ -49,6 +49,22 @@ def test_document_text_is_never_a_template() -> None:
     made = prompt("How long?", [hit(1, "Costs $question or $$5 or {{ system }}.")], count, 500)
 
     assert "Costs $question or $$5 or {{ system }}." in made.messages[-1].content
+
+
+def letters(messages: Sequence[Turn]) -> list[int]:
+    """A token a letter."""
+    return [ord(letter) for turn in messages for letter in f"<{turn.role}>{turn.content}"]
+
+
+def test_an_opening_begins_every_prompt_and_holds_what_can_be_known() -> None:
+    """The instructions before anything is asked; with the first passage once it is found, whatever question and passages follow."""
+    wording = opened("answer")
+    hits = [hit(1, "Ten days."), hit(2, "Two weeks.")]
+    for question in ("Who?", "How long?", "Is it so?"):
+        whole = list(prompt(question, hits, letters, 5000).tokens)
+        instructions, first = opening((), letters, wording), opening(hits, letters, wording)
+        assert whole[: len(instructions)] == instructions and whole[: len(first)] == first
+        assert "".join(map(chr, first)).rstrip().endswith("Ten days.") and "".join(map(chr, instructions)).endswith("<user>")
 
 
 OWN = "<!-- version 3 -->\n# user\n$passages\n\nSay it briefly: $question\n"

@@ -377,6 +377,27 @@ def test_what_may_be_asked_is_read_only_while_nobody_waits(scheduler: Scheduler,
     assert asked.counts["prompt_tokens"] <= 6
 
 
+def test_what_is_read_ahead_is_hurried_when_it_is_asked_for() -> None:
+    """A prompt that begins with what is being read ahead waits for that reading, and no token of it is read twice."""
+    begun = threading.Event()
+
+    def slow(_: Sequence[Part]) -> None:
+        begun.set()
+        time.sleep(0.01)
+
+    scheduler = Scheduler(lambda: FakeMemory(fails=slow), 0)  # type: ignore[arg-type, return-value]
+    try:
+        ahead = Request([8] * 1500, lambda _: _reading(), patient=True)
+        scheduler.submit(ahead)
+        begun.wait(10)
+        asked = Request([8] * 1500 + [1] * 5, writing(2))
+        scheduler.submit(asked)
+        assert heard(asked) == expected([8] * 1500 + [1] * 5, 2, None)
+        assert ahead.counts["prompt_tokens"] + asked.counts["prompt_tokens"] <= 1506
+    finally:
+        scheduler.close()
+
+
 def _reading() -> Steps:
     yield 1
 

@@ -133,6 +133,13 @@ class RemoteModel:
         """No opinion: such servers do not weigh given texts, so all are equal."""
         return [0.0] * len(continuations)
 
+    def keep(self, tokens: Sequence[int]) -> None:
+        """Nothing: what such a server keeps is its own affair."""
+
+    def expect(self, tokens: Sequence[int]) -> Callable[[], None]:
+        """Nothing: such a server reads a prompt when it is asked to answer it."""
+        return lambda: None
+
     def usage(self) -> dict[str, float]:
         """Counters of what the calling thread asked for, as the server told them; one that was stopped tells nothing."""
         return dict(self._counts())

@@ -266,12 +266,12 @@ class Scheduler:
             same = min(common(request.tokens, other.tokens), most)
             if min(same, other.read) > ready:
                 ready, source = min(same, other.read), other
-            patience = other.patient and not request.patient
-            if same > shared and not other.writes and not patience and not _waits_for(other, request):
+            if same > shared and not other.writes and not _waits_for(other, request):
                 ahead, shared = other, same
         now = max(kept, ready, request.read)
         if ahead is not None and shared >= now + WORTH_WAITING:
             request.behind, request.shared = ahead, shared
+            ahead.patient = ahead.patient and request.patient  # what it reads is needed now
             return
         if now < request.read + WORTH_COPYING:
             return
