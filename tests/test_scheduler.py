@@ -385,7 +385,7 @@ def test_what_is_read_ahead_is_hurried_when_it_is_asked_for() -> None:
         begun.set()
         time.sleep(0.01)
 
-    scheduler = Scheduler(lambda: FakeMemory(fails=slow), 0)  # type: ignore[arg-type, return-value]
+    scheduler = Scheduler(lambda: FakeMemory(fails=slow), 100_000)  # type: ignore[arg-type, return-value]
     try:
         ahead = Request([8] * 1500, lambda _: _reading(), patient=True)
         scheduler.submit(ahead)
