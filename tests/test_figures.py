@@ -179,6 +179,17 @@ def test_what_is_not_certain_is_not_given(index: Index, question: str, why: str)
     assert why in found.note
 
 
+def test_a_plan_is_not_taken_for_what_happened(tmp_path: Path) -> None:
+    made = Folder(tmp_path)
+    made.write("inn-2025.txt", "# Inn 2025\n\nin thousands\n\n| | 2025 forecast | 2024 |\n| Total revenue | 95 | 88 |\n")
+    made.refresh()
+    opened = made.open()
+
+    assert key(ask(opened, "What was the 2024 revenue of the Inn?")) == "88 thousand"
+    assert "no table row" in key(ask(opened, "What was the 2025 revenue of the Inn?"))
+    opened.close()
+
+
 def test_documents_that_a_person_may_not_see_are_never_looked_at(index: Index) -> None:
     found = ask(index, "What was the total revenue of Harrow Ferries in 2024?", without="harrow")
 

@@ -27,6 +27,11 @@ def shown(node: Node) -> str:
         ("What was the growth rate of revenue in 2021?", "((revenue 2021 - revenue 2020) / revenue 2020)", "percent"),
         ("What is the revenue CAGR from 2018 to 2021?", "(((revenue 2021 / revenue 2018) ^ (1 / 3)) - 1)", "percent"),
         (
+            "What is Harrow's FY2021 EBITDA less capex?",
+            "((operating income 2021 + depreciation and amortization 2021) - capital expenditures 2021)", "amount",
+        ),
+        ("What is Harrow's FY2021 return on assets (ROA)?", "(net income 2021 / ((total assets 2021 + total assets 2020) / 2))", "percent"),
+        (
             "According to the balance sheet, what is the 2019 - 2021 three year average inventory?",
             "(((inventory 2019 + inventory 2020) + inventory 2021) / 3)", "amount",
         ),
@@ -63,10 +68,11 @@ def test_a_definition_may_rest_on_others() -> None:
 
 
 def test_a_definition_of_a_part_is_not_one_of_the_whole() -> None:
-    found = asked("What is Harrow's FY2021 EBITDA margin? EBITDA is defined as: operating income + D&A.")
+    for asks, whole in (("EBITDA margin", "({} / revenue 2021)"), ("EBITDA less capex", "({} - capital expenditures 2021)")):
+        found = asked(f"What is Harrow's FY2021 {asks}? EBITDA is defined as: operating income + [D&A from the statement of cash flows].")
 
-    assert isinstance(found, Asked)
-    assert shown(found.formula) == "((operating income 2021 + depreciation and amortization 2021) / revenue 2021)"
+        assert isinstance(found, Asked)
+        assert shown(found.formula) == whole.format("(operating income 2021 + depreciation and amortization 2021)")
 
 
 def test_unit_and_decimals_are_those_asked_for() -> None:
