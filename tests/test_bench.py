@@ -131,7 +131,7 @@ def test_a_ready_index_is_measured_as_it_is(tmp_path: Path, capsys: pytest.Captu
     (one / "docs" / "a.md").write_text("# Leave\n\nStaff get 30 days.\n", encoding="utf-8")
     before = {path: path.read_bytes() for path in sorted(settings.index.rglob("*")) if path.is_file()}
     given = ["--limit", "2", "--index", str(settings.index), "--results", str(tmp_path / "results")]
-    assert main([str(tmp_path / "sets"), *given]) == 0
+    assert main([str(tmp_path / "sets"), "index", "retrieval", "answers", *given]) == 0
     assert {path: path.read_bytes() for path in sorted(settings.index.rglob("*")) if path.is_file()} == before
     kept = {path.name.split("-", 2)[2]: load(path) for path in (tmp_path / "results").iterdir()}
     assert set(kept) == {"bench-index.json", "bench-retrieval.json", "bench-answers.json", "run-one.json", "run-one-off-topic.json"}
