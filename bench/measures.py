@@ -43,7 +43,7 @@ TYPICAL_QUESTIONS = 20  # asked of each set for the time to the first sentence
 OFF_TOPIC = ROOT / "evals" / "off_topic.jsonl"
 ANSWERED = ("contains", "short_f1", "cited_gold", "number_right", "number_wrong")  # of each set's answers
 BUILT = ("index", "retrieval", "answers", "people", "serving")  # they only look at an index: it may be one that people are served from
-READY = (*BUILT, "embed", "waiting", "dense")  # they, too, when they are named
+READY = (*BUILT, "embed", "cold", "waiting", "dense")  # they, too, when they are named
 FIRST = "recall@5"  # more than 0: a gold place is among the first five
 ANSWER_SLACK = 1  # pages either side of the gold one: where a page is counted from differs
 TEXT_SUFFIXES = (".md", ".txt", ".html", ".csv", ".rst")  # a line can be added to these without breaking them
@@ -258,7 +258,7 @@ def refreshing(bench: Bench) -> Measured:
     for path in files:
         target = copy / path.relative_to(largest.docs)
         target.parent.mkdir(parents=True, exist_ok=True)
-        _copy(str(path), str(target))
+        copy_file(str(path), str(target))
     name = f"{largest.name}-{len(files)}-refreshed"
     bench.say(f"first index of a copy of {largest.name}")
     _ingest(bench, copy, name)
@@ -360,6 +360,12 @@ def _finding(bench: Bench) -> Measured:
     return finding(bench)
 
 
+def _cold(bench: Bench) -> Measured:
+    from bench.cold import cold
+
+    return cold(bench)
+
+
 def _waiting(bench: Bench) -> Measured:
     from bench.waiting import waiting
 
@@ -392,7 +398,8 @@ def _million(bench: Bench) -> Measured:
 
 MEASURES: dict[str, Callable[[Bench], Measured]] = {
     "parse": _reading, "embed": _embedding, "embed-finds": _finding,
-    "index": completeness, "retrieval": retrieval, "answers": answers, "refresh": refreshing, "start": starting, "click": clicking,
+    "index": completeness, "retrieval": retrieval, "answers": answers, "cold": _cold,
+    "refresh": refreshing, "start": starting, "click": clicking,
     "waiting": _waiting, "people": _people, "serving": _serving, "dense": _dense, "million": _million,
 }
 
@@ -438,7 +445,7 @@ def _first_words(
     return timing(sources), timing(sentences)
 
 
-def _copy(source: str, target: str) -> None:
+def copy_file(source: str, target: str) -> None:
     shutil.copyfile(source, target)  # not the mode: measured folders may be read-only
     with contextlib.suppress(OSError):
         stat = Path(source).stat()
