@@ -55,9 +55,7 @@ def people(bench: Bench) -> Measured:
     client.start(300)
     try:
         with Records(bench.settings.records) as records:
-            talks = [
-                records.create_conversation("local", questions[number % len(questions)][0], "Bench") for number in range(bench.people)
-            ]
+            talks = [records.create_conversation("local", questions[number % len(questions)][0], "Bench") for number in range(bench.people)]
         heard, memory = _ask(bench, client, questions, talks)
         model = client.health()["model"]
     finally:
@@ -85,9 +83,7 @@ def people(bench: Bench) -> Measured:
     return Measured(f"{bench.people} people asking for {bench.minutes:g} minutes ({model})", ("", "measured"), rows, body)
 
 
-def _ask(
-    bench: Bench, client: Client, questions: Sequence[tuple[str, list[str]]], talks: Sequence[str]
-) -> tuple[Heard, list[float]]:
+def _ask(bench: Bench, client: Client, questions: Sequence[tuple[str, list[str]]], talks: Sequence[str]) -> tuple[Heard, list[float]]:
     """What was heard, and the engine's resident megabytes each second."""
     heard, memory = Heard(), [_resident_mb(client)]
     until = time.monotonic() + 60 * bench.minutes

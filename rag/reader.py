@@ -230,9 +230,7 @@ class Reader:
         """One Reading a text, in order. `sentences`: for each text the character spans to score apart."""
         return self._thread.submit(self._read_in_turn, question, texts, sentences).result()
 
-    def _read_in_turn(
-        self, question: str, texts: Sequence[str], sentences: Sequence[Sequence[tuple[int, int]]] | None
-    ) -> list[Reading]:
+    def _read_in_turn(self, question: str, texts: Sequence[str], sentences: Sequence[Sequence[tuple[int, int]]] | None) -> list[Reading]:
         read = self._read.setdefault(question, {})
         self._read.move_to_end(question)
         if len(self._read) > QUESTIONS_KEPT:
@@ -244,8 +242,7 @@ class Reader:
         for number, text in enumerate(new):
             read[text] = [(window, array) for window, array in zip(windows, logits, strict=True) if window.text == number]
         return [
-            self._reading(read[text], len(text), sentences[number] if sentences is not None else ())
-            for number, text in enumerate(texts)
+            self._reading(read[text], len(text), sentences[number] if sentences is not None else ()) for number, text in enumerate(texts)
         ]
 
     def probability(self, margin: float) -> float:

@@ -24,9 +24,7 @@ from rag.serve import Engine, _listen, application
 from rag.types import Answer, Hit, Turn
 from tests.fakes import TextReader, WordEmbedder
 
-LEAVE = (
-    "# Leave policy\n\n## Annual leave\n\nEvery employee has 27 days of annual leave a year, and the days must be asked for.\n"
-)
+LEAVE = "# Leave policy\n\n## Annual leave\n\nEvery employee has 27 days of annual leave a year, and the days must be asked for.\n"
 TRAVEL = "# Travel policy\n\n## Meals\n\nMeals on a journey are paid up to 40 euros a day when the receipt is kept.\n"
 
 

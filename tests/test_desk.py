@@ -101,7 +101,6 @@ def asked(desk: Desk, person: str, question: str) -> Asked:
     return desk.ask(of(person, question))
 
 
-
 def kinds(one: Asked) -> list[str]:
     return [each["event"] for each in one.events]
 
