@@ -197,7 +197,7 @@ def only(found: Evidence, hits: Sequence[Hit], may: Callable[[str, str, bool], b
 def units_of(hit: Hit) -> list[tuple[int, int]]:
     """Spans of a passage that could be shown as an answer: sentences, table rows, list items, and a line ending in ":" with its list.
 
-    Headings are left out: they name an answer's place, they are none.
+    Headings and questions are left out: they name an answer's place, they are none.
     """
     passage = hit.passage
     headings = {part.strip().casefold() for part in passage.section.split("›")} | {passage.title.strip().casefold()}
@@ -205,7 +205,7 @@ def units_of(hit: Hit) -> list[tuple[int, int]]:
     units = []
     for at, (start, end) in enumerate(spans):
         text = passage.text[start:end]
-        if text.strip("# *").casefold() in headings or _is_label(passage.text, start, end):
+        if text.strip("# *").casefold() in headings or text.rstrip("\"'”’ *").endswith(("?", "？")) or _is_label(passage.text, start, end):
             continue
         if is_header(passage.text, start, end, passage.context):
             continue

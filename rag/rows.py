@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from ingest.sentences import is_row
+
+YEAR = re.compile(r"\b(?:19|20)\d\d\b")
 
 
 def header_of(text: str, start: int, context: str) -> str:
@@ -34,13 +38,19 @@ def is_header(text: str, start: int, end: int, context: str) -> bool:
 
 
 def readable(text: str, start: int, end: int, context: str) -> str:
-    """`| Berlin | 120 |` under `| City | Limit |` → "City: Berlin; Limit: 120"; other rows with their bars taken off."""
+    """`| Berlin | 120 |` under `| City | Limit |` → "City: Berlin; Limit: 120"; other rows with their bars taken off.
+
+    Under `| Operating activities | 2023 | 2022 |` a row is not called by the first cell: beside years that is the title of the first rows
+    more often than the name of the column, and "Net increase in cash" is none of the operating activities.
+    """
     row = text[start:end]
     if not row.startswith("|"):
         return "; ".join(cell.strip() for cell in row.split(" | ") if cell.strip())
     cells, names = _cells(row), _cells(header_of(text, start, context))
     if len(names) != len(cells):
         return "; ".join(cell for cell in cells if cell)
+    if any(YEAR.search(name) for name in names[1:]):
+        names[0] = ""
     return "; ".join(f"{name}: {cell}" if name else cell for name, cell in zip(names, cells, strict=True) if cell)
 
 

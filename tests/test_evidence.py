@@ -42,6 +42,12 @@ def test_headings_and_column_names_are_no_answers_and_a_list_stays_with_its_lead
     assert "| Paris | 150 |" in units and "The desk opens at nine." in units
 
 
+def test_a_question_is_no_answer() -> None:
+    """Guides ask what people ask; shown as an answer their question said nothing."""
+    text = "How do I reset the lock of the depot? Hold the button for ten seconds until the light is green."
+    assert [text[slice(*span)] for span in units_of(hit(text))] == ["Hold the button for ten seconds until the light is green."]
+
+
 def test_a_row_is_found_by_its_columns_name() -> None:
     found = evidence("Which limit has Paris?", [hit()], WordEmbedder())
 

@@ -29,3 +29,9 @@ def test_a_table_that_goes_on_takes_its_header_from_before() -> None:
 
 def test_a_spreadsheet_row_is_read_without_bars() -> None:
     assert row("Name: Ada | Team: Sales", "Name") == "Name: Ada; Team: Sales"
+
+
+def test_beside_years_the_first_cell_of_a_header_is_no_columns_name() -> None:
+    """It is the title of the first rows: "Operating activities: Net increase in cash" said what the report does not."""
+    table = "| Operating activities | 2023 | 2022 |\n| Net increase in cash | 306,317 | (614,491) |"
+    assert row(table, "| Net increase") == "Net increase in cash; 2023: 306,317; 2022: (614,491)"
