@@ -143,6 +143,7 @@ class Context:
             )
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._held = [0] * shape.sequences  # tokens of each sequence
+        self._scratch = numpy.empty(0, dtype=numpy.uint8)
         self._adapter: Path | None = None
         self._stop = ctypes.create_string_buffer(2)
         llama_cpp.llama_set_abort_callback(self._context, _gives_up, ctypes.cast(self._stop, ctypes.c_void_p))
@@ -237,21 +238,28 @@ class Context:
         Raises ValueError where llama.cpp writes this model's memory in a form that is not known here.
         """
         size = llama_cpp.llama_state_seq_get_size(self._context, sequence)
-        written = numpy.empty(size, dtype=numpy.uint8)
+        written = self._buffer(size)
         if llama_cpp.llama_state_seq_get_data(self._context, _pointer(written), size, sequence) != size:
             raise ValueError("llama.cpp wrote less than it said")
-        self._weights.layout, rows = state.read(written)
-        return rows[:, start:]
+        self._weights.layout, rows = state.read(written, start)
+        return rows
 
     def load(self, sequence: int, pieces: Sequence[Bytes]) -> None:
         """The empty sequence holds these rows, which `save` gave, from its start on. Raises Broken where llama.cpp refuses them."""
-        if self._weights.layout is None:
+        layout, count = self._weights.layout, sum(each.shape[1] for each in pieces)
+        if layout is None:
             raise ValueError("nothing was saved before")
-        rows = numpy.concatenate(pieces, axis=1)
-        written = self._weights.layout.state(rows, sequence, self.shape.sequences)
+        written = self._buffer(layout.size(count, self.shape.sequences))
+        layout.write(written, pieces, sequence, self.shape.sequences)
         if llama_cpp.llama_state_seq_set_data(self._context, _pointer(written), len(written), sequence) != len(written):
             raise Broken(f"a kept prompt was refused: {' '.join(list(_said)[-2:])}")
-        self._held[sequence] = rows.shape[1]
+        self._held[sequence] = count
+
+    def _buffer(self, size: int) -> Bytes:
+        """Bytes to write a state into, the same ones each time: new ones would first have to be touched, page by page."""
+        if len(self._scratch) < size:
+            self._scratch = numpy.empty(size, dtype=numpy.uint8)
+        return self._scratch[:size]
 
     def give_up(self) -> None:
         """Have the call of `decode` that runs raise GivenUp, soon; for other threads."""

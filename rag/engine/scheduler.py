@@ -23,7 +23,8 @@ from errors import EngineUnavailable, FootnoteError
 from rag.engine.context import BATCH_TOKENS, OUTPUTS, Broken, Context, GivenUp, Logits, NoRoom, Part
 from rag.engine.store import Store, common
 
-GAP_S = 0.2  # seconds between two tokens of an answer while prompts are read: about as fast as people read
+GAP_S = 0.2  # seconds between two tokens of an answer while a prompt is read: about as fast as people read
+MOST_GAPS = 3  # times as long while as many people wait for their first word: they have nothing to read yet
 READING_SHARE = 5.0  # times as long as everybody's next word takes, prompts may be read before it even where that makes the gap longer
 STEP_S = 0.5  # seconds of reading in one go while nobody's answer is written: as long a stop, or a new arrival, waits for a slow model
 LEAST_READ = 64  # tokens that are read in one go at least: llama.cpp's attention is slow on fewer, and 48 take as long
@@ -319,7 +320,9 @@ class Scheduler:
             turn = self.steps % len(writing)
             return self._parts(writing[turn:] + writing[:turn], self._limit)
         self._wrote = False
-        seconds = max(GAP_S - self._written_s, READING_SHARE * self._written_s) if writing else STEP_S
+        people = len(self._waiting) + sum(not each.writes and not each.patient for each in self._running)
+        gap = GAP_S * min(MOST_GAPS, max(1, people))
+        seconds = max(gap - self._written_s, READING_SHARE * self._written_s) if writing else STEP_S
         return self._piece(reading, int(self._rate * seconds))
 
     def _piece(self, reading: Sequence[Request], room: int) -> list[tuple[Request, Part]]:

@@ -8,6 +8,7 @@ state is that of llama_kv_cache::state_write of llama.cpp 0c1e570; a state in an
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,37 +42,58 @@ class Layout:
     transposed: bool
     runs: tuple[Layer, ...]  # the keys of all layers, then the values
 
-    def state(self, rows: Bytes, sequence: int, streams: int) -> Bytes:
-        """The state of a sequence that holds these rows, (keys or values of a layer, tokens, bytes)."""
-        count = rows.shape[1]
-        cells = numpy.zeros(count, dtype=CELL)
-        cells["position"], cells["sequences"], cells["sequence"] = numpy.arange(count), 1, sequence
-        parts: list[bytes | memoryview] = [HEAD.pack(MAGIC, sequence, streams)]
+    def size(self, tokens: int, streams: int) -> int:
+        """Bytes of the state of a sequence with as many tokens."""
+        head = HEAD.size + streams * COUNT.size
+        described = sum(COLUMN.size if each.element else RUN.size for each in self.runs)
+        return head + (tokens * (CELL.itemsize + sum(each.row for each in self.runs)) + DATA.size + described if tokens else 0)
+
+    def write(self, into: Bytes, pieces: Sequence[Bytes], sequence: int, streams: int) -> int:
+        """Write the state of a sequence that holds these rows, piece after piece, as llama.cpp would; returns its size."""
+        count = sum(each.shape[1] for each in pieces)
+        view = into.data
+        HEAD.pack_into(view, 0, MAGIC, sequence, streams)
+        at = HEAD.size
         for stream in range(streams):
-            if stream != sequence or not count:
-                parts.append(COUNT.pack(0))
-                continue
-            parts += [COUNT.pack(count), cells.tobytes(), DATA.pack(self.transposed, self.layers)]
-            for run, block in zip(self.runs, rows, strict=True):
-                block = block[:, : run.row]
-                if run.element:
-                    parts.append(COLUMN.pack(run.type, run.element, run.row // run.element))
-                    block = block.reshape(count, -1, run.element).transpose(1, 0, 2)
-                else:
-                    parts.append(RUN.pack(run.type, run.row))
-                parts.append(numpy.ascontiguousarray(block).data)
-        return numpy.frombuffer(b"".join(parts), dtype=numpy.uint8)
+            here = count if stream == sequence else 0
+            COUNT.pack_into(view, at, here)
+            at += COUNT.size
+            if here:
+                at = self._stream(into, at, pieces, sequence, count)
+        return at
+
+    def _stream(self, into: Bytes, at: int, pieces: Sequence[Bytes], sequence: int, count: int) -> int:
+        cells = into[at : at + count * CELL.itemsize].view(CELL)
+        cells["position"], cells["sequences"], cells["sequence"] = numpy.arange(count), 1, sequence
+        at += cells.nbytes
+        DATA.pack_into(into.data, at, self.transposed, self.layers)
+        at += DATA.size
+        for number, run in enumerate(self.runs):
+            if run.element:
+                COLUMN.pack_into(into.data, at, run.type, run.element, run.row // run.element)
+                at += COLUMN.size
+                block = into[at : at + count * run.row].reshape(-1, count, run.element).transpose(1, 0, 2)
+            else:
+                RUN.pack_into(into.data, at, run.type, run.row)
+                at += RUN.size
+                block = into[at : at + count * run.row].reshape(count, 1, run.row)
+            done = 0
+            for piece in pieces:
+                block[done : done + piece.shape[1]] = piece[number, :, : run.row].reshape(piece.shape[1], *block.shape[1:])
+                done += piece.shape[1]
+            at += count * run.row
+        return at
 
 
-def read(state: Bytes) -> tuple[Layout, Bytes]:
-    """Layout and rows of a state, in the order of their positions. Raises ValueError for a state of another form."""
+def read(state: Bytes, start: int = 0) -> tuple[Layout, Bytes]:
+    """Layout of a state, and its rows from the position `start` on. Raises ValueError for a state of another form."""
     try:
-        return _read(state)
+        return _read(state, start)
     except struct.error:
         raise ValueError("the state ends too soon") from None
 
 
-def _read(state: Bytes) -> tuple[Layout, Bytes]:
+def _read(state: Bytes, start: int) -> tuple[Layout, Bytes]:
     view = state.data
     magic, _, streams = HEAD.unpack_from(view, 0)
     at = HEAD.size
@@ -84,40 +106,39 @@ def _read(state: Bytes) -> tuple[Layout, Bytes]:
         if count:
             if found is not None:
                 raise ValueError("a sequence in two streams")
-            *found, at = _stream(state, view, at, count)  # type: ignore[assignment]
+            layout, rows, at = _rows(state, at, count, start)
+            found = layout, rows
     if found is None or at != len(state):
         raise ValueError("bytes are left over")
-    return found[0], found[1]
+    return found
 
 
-def _stream(state: Bytes, view: memoryview, at: int, count: int) -> tuple[Layout, Bytes, int]:
+def _rows(state: Bytes, at: int, count: int, start: int) -> tuple[Layout, Bytes, int]:
     cells = state[at : at + count * CELL.itemsize].view(CELL)
     at += count * CELL.itemsize
     order = numpy.argsort(cells["position"])
     if not (cells["position"][order] == numpy.arange(count)).all() or (cells["sequences"] != 1).any():
         raise ValueError("positions with gaps")
-    transposed, layers = DATA.unpack_from(view, at)
+    wanted: Any = slice(start, None) if (order == numpy.arange(count)).all() else order[start:]
+    transposed, layers = DATA.unpack_from(state.data, at)
     at += DATA.size
     if not 0 < layers < 10_000 or transposed > 1:
         raise ValueError("an impossible number of layers")
     runs, blocks = list[Layer](), list[Bytes]()
     for number in range(2 * layers):
         if number >= layers and transposed:
-            kind, element, width = COLUMN.unpack_from(view, at)
+            kind, element, width = COLUMN.unpack_from(state.data, at)
             at += COLUMN.size
-            size = count * width * element
-            block = state[at : at + size].reshape(width, count, element).transpose(1, 0, 2).reshape(count, width * element)
             runs.append(Layer(kind, width * element, element))
+            blocks.append(state[at : at + count * width * element].reshape(width, count, element).transpose(1, 0, 2))
         else:
-            kind, row = RUN.unpack_from(view, at)
+            kind, row = RUN.unpack_from(state.data, at)
             at += RUN.size
-            size = count * row
-            block = state[at : at + size].reshape(count, row)
             runs.append(Layer(kind, row))
-        blocks.append(block)
-        at += size
-    straight = (order == numpy.arange(count)).all()
-    rows = numpy.zeros((len(runs), count, max(each.row for each in runs)), dtype=numpy.uint8)
-    for to, block in zip(rows, blocks, strict=True):
-        to[:, : block.shape[1]] = block if straight else block[order]
+            blocks.append(state[at : at + count * row].reshape(count, 1, row))
+        at += count * runs[-1].row
+    width = max(each.row for each in runs)
+    rows = numpy.empty((len(runs), count - start, width), dtype=numpy.uint8)
+    for into, run, block in zip(rows, runs, blocks, strict=True):
+        into[:, : run.row] = block[wanted].reshape(len(into), run.row)
     return Layout(layers, bool(transposed), tuple(runs)), rows, at

@@ -60,7 +60,7 @@ class Store:
         return pieces
 
     def save(self, tokens: Sequence[int], start: int, rows: Bytes, kind: Hashable = None) -> None:
-        """Keep the rows of tokens[start:]; what lies before `start` is kept already, as `match` says."""
+        """Keep the rows of tokens[start:], which nobody else may change; what lies before `start` is kept already, as `match` says."""
         if len(tokens) - start != rows.shape[1]:
             raise ValueError(f"{rows.shape[1]} rows for {len(tokens) - start} tokens")
         path = self._walk(tokens[:start], kind)
@@ -74,7 +74,7 @@ class Store:
         if path:
             node, count = path[-1]
             parent = self._split(node, count) if count < len(node.tokens) else node
-        added = Node(list(tokens[start:]), rows.copy(), parent)
+        added = Node(list(tokens[start:]), rows, parent)
         parent.children[added.tokens[0]] = added
         self.bytes, self.tokens = self.bytes + rows.nbytes, self.tokens + len(added.tokens)
         self._touch(added)
