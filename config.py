@@ -44,7 +44,7 @@ class Settings:
         "exact", "exact, or bf16: passages and questions in 16 bits where the processor can, faster; a change embeds everything anew"
     )
     reader: str = setting("models/reader", "folder of the trained reader that marks answers in passages; empty: the embedder alone")
-    context_tokens: int = setting(3072, "tokens of the language model's window; a prompt with passages has about 1500, SmolLM2 could read 8192")
+    context_tokens: int = setting(3072, "tokens of the language model's window; a prompt with passages has 1500, SmolLM2 could read 8192")
     memory_mb: int = setting(1024, "MB for what the language model has read: running prompts, then earlier ones that new ones begin like")
     threads: int = setting(0, "threads for models; 0: all cores this process may use")
     server_url: str = setting("", "OpenAI-compatible server used instead of the in-process model; empty: none")
