@@ -18,7 +18,7 @@ import config
 from config import Settings
 from errors import EngineUnavailable
 from rag.engine import fit, state
-from rag.engine.context import Broken, Context, Logits, NoRoom, Part, Weights
+from rag.engine.context import Broken, Context, Logits, NoRoom, Part, Shape, Weights
 from rag.engine.files import model_file
 from rag.engine.model import LanguageModel
 from rag.engine.scheduler import Request, Scheduler, Steps
@@ -466,6 +466,28 @@ def test_batching_and_reuse_change_no_word_but_at_near_ties(model: LanguageModel
             assert first - second < NEAR_TIE, (number, at, first - second)
     assert parted <= 6
     assert model.state()["running"] == model.state()["waiting"] == 0
+
+
+def test_a_piece_that_is_filled_up_is_read_as_it_is(own: Settings) -> None:
+    """A piece of 40 tokens behind 1,100, which is read with 24 more that are forgotten, means what it means in two pieces of 20."""
+    weights = Weights(model_file(own, lambda _: None).path)
+    memory = Context(weights, Shape(2, 1536, 2, 2, True))
+    try:
+        tokens = [17 + 7 * number % 4000 for number in range(1141)]
+        for sequence in (0, 1):
+            for start in range(0, 1100, 550):
+                memory.decode([Part(sequence, start, tokens[start : start + 512], 0)])
+                memory.decode([Part(sequence, start + 512, tokens[start + 512 : start + 550], 0)])
+        (whole,) = memory.decode([Part(0, 1100, tokens[1100:1140], 1)])
+        filled = whole[-1].copy()
+        memory.decode([Part(1, 1100, tokens[1100:1120], 0)])
+        (halves,) = memory.decode([Part(1, 1120, tokens[1120:1140], 1)])
+        assert numpy.abs(filled - halves[-1]).max() < 0.5 and filled.argmax() == halves[-1].argmax()
+        first, second = (memory.decode([Part(sequence, 1140, tokens[1140:], 1)])[0][-1].copy() for sequence in (0, 1))
+        assert first.argmax() == second.argmax() and numpy.abs(first - second).max() < 0.5
+    finally:
+        memory.close()
+        weights.close()
 
 
 class FailingOnce(Context):
