@@ -6,6 +6,7 @@ Nobody ignores the end of a turn: an answer has ANSWER_TOKENS tokens or ends whe
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import os
 import statistics
@@ -22,7 +23,7 @@ import numpy
 
 from bench.measures import Bench, Measured
 from bench.peers import Engine, Locked, Ours, PeerFailed, example_server, llama_server
-from bench.workload import ANSWER_TOKENS, FOLLOW_UP, SEED, STORY, Ask, Round, Workload, prefix, workload
+from bench.workload import ANSWER_TOKENS, FOLLOW_UP, PEOPLE, SEED, STORY, Ask, Round, Workload, prefix, workload
 from evals.prepare import opened
 from evals.questions import read
 from ingest.open import Index
@@ -99,7 +100,7 @@ def serving(bench: Bench) -> Measured:
     """Every row of the table for every engine. `limit` is the number of rounds, ROUNDS unless told."""
     rounds = bench.limit or ROUNDS
     file = converted(bench.settings, bench.say)
-    model = LanguageModel(bench.settings, bench.say, file=file)
+    model = LanguageModel(dataclasses.replace(bench.settings, answers_at_once=PEOPLE), bench.say, file=file)
     ours = Ours("Footnote", model)
     engines: list[Engine] = [ours]
     try:

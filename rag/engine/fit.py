@@ -90,10 +90,10 @@ def again(file: ModelFile, settings: Settings) -> dict[str, Any]:
 
 
 def room(weights: Weights, settings: Settings) -> tuple[int, int]:
-    """(prompts that run at once, tokens of each), as many as memory_mb holds, at least one and at most `PEOPLE`'s largest."""
+    """(prompts that run at once, tokens of each): one for each answer on its way and one that is read ahead, as far as memory_mb goes."""
     window = min(settings.context_tokens, weights.trained_tokens)
     window = -(-window // STEP_TOKENS) * STEP_TOKENS
-    return max(1, min(PEOPLE[-1], int(RUNNING_SHARE * settings.memory_mb * 1e6 / (window * weights.cell_bytes)))), window
+    return max(1, min(settings.answers_at_once + 1, int(RUNNING_SHARE * settings.memory_mb * 1e6 / (window * weights.cell_bytes)))), window
 
 
 def store_bytes(weights: Weights, settings: Settings) -> int:
