@@ -26,7 +26,8 @@ PEOPLE = (1, 2, 4, 8)  # answers written in one step
 DRAFTS = (1, 4, 8, 16)  # tokens of one answer in one step: what checking a drafted continuation would cost
 TRIAL_S = 1.0  # seconds that reading may take in one trial; a slow model is tried with fewer tokens
 MOST_READ, LEAST_READ = 256, 16  # tokens of a prompt in a trial
-ROUNDS = 5  # of each kind of step; the median counts
+READ_BY = 3  # people whose prompts are read in a trial; the others get copies
+ROUNDS = 3  # of each kind of step; the median counts
 TYPICAL_READ, TYPICAL_WRITTEN = 1500, 100  # tokens of a prompt with passages and of an answer: what the best is best for
 BETTER = 0.9  # of the usual shape's time, that another must take at most to be preferred: trials are noisy
 BUSY = 0.75  # load of a core, over the last minute, from which on trials are put off
@@ -151,13 +152,15 @@ def _trial(weights: Weights, shape: Shape) -> Trial:
         started = time.perf_counter()
         context.decode([Part(0, 0, [1] * LEAST_READ, 0)])  # touches the weights and starts the threads
         slow = (time.perf_counter() - started) / LEAST_READ
-        count = max(LEAST_READ, min(MOST_READ, int(TRIAL_S / slow / PEOPLE[-1])))
+        count = max(LEAST_READ, min(MOST_READ, int(TRIAL_S / slow / READ_BY)))
         context.cut(0, 0)
         rates = []
-        for person in range(PEOPLE[-1]):
+        for person in range(READ_BY):
             started = time.perf_counter()
             context.decode([Part(person, 0, [1] * count, 1)])
             rates.append(count / (time.perf_counter() - started))
+        for person in range(READ_BY, PEOPLE[-1]):
+            context.copy(0, person, count)
         steps = {people: _median(context, range(people), count, 1) for people in PEOPLE}
         drafts = {tokens: _median(context, range(1), count, tokens) for tokens in DRAFTS}
     finally:
