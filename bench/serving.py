@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import os
 import statistics
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -304,6 +305,8 @@ def _rounds(
                 try:
                     for key, values in measure(engine, each).items():
                         found[engine.name][key].append(values)
+                        told = ", ".join(f"{value:.3f}" for value in values)
+                        print(f"round {number + 1}, {engine.name}, {key}: {told}", file=sys.stderr, flush=True)  # a run takes an hour
                 except PeerFailed as error:
                     missing[f"{engine.name}, {what}"] = error.message
     return found, texts
