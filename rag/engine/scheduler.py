@@ -24,8 +24,8 @@ from rag.engine.context import BATCH_TOKENS, OUTPUTS, Broken, Context, GivenUp, 
 from rag.engine.store import Store, common
 
 GAP_S = 0.2  # seconds between two tokens of an answer while a prompt is read: about as fast as people read
-MOST_GAPS = 3  # times as long while as many people wait for their first word: they have nothing to read yet
-READING_SHARE = 5.0  # times as long as everybody's next word takes, prompts may be read before it even where that makes the gap longer
+MOST_GAPS = 5  # times as long while as many people wait for their first word: they have nothing to read yet
+READING_SHARE = 8.0  # times as long as everybody's next word takes, prompts may be read before it even where that makes the gap longer
 STEP_S = 0.5  # seconds of reading in one go while nobody's answer is written: as long a stop, or a new arrival, waits for a slow model
 LEAST_READ = 64  # tokens that are read in one go at least: llama.cpp's attention is slow on fewer, and 48 take as long
 WORTH_WAITING = 32  # tokens that another person's prompt must share for it to be waited for; fewer are read sooner than waited for
