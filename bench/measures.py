@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 REPEATS = 5
 CHANGED_SHARE = 0.01  # of a set's files, for the refresh after a change
+CHANGED_TEXT = 1000  # last characters of a changed file: about the passage that has to be embedded again
+LOAD = "import json, sys; import config; from ingest.embed import Embedder; Embedder(config.load()).passages(json.load(sys.stdin))"
 TYPICAL_QUESTIONS = 20  # asked of each set for the time to the first sentence
 OFF_TOPIC = ROOT / "evals" / "off_topic.jsonl"
 ANSWERED = ("contains", "short_f1", "cited_gold", "number_right", "number_wrong")  # of each set's answers
@@ -271,23 +273,38 @@ def refreshing(bench: Bench) -> Measured:
         unchanged.append(seconds)
     texts = [path for path in sorted(copy.rglob("*")) if path.suffix.lower() in TEXT_SUFFIXES]
     count = max(1, round(len(files) * CHANGED_SHARE))
-    changed = []
+    changed, alone = [], []
     for turn in range(REPEATS if texts else 0):
         bench.say(f"refresh, {count} files changed, {turn + 1} of {REPEATS}")
         step = max(1, len(texts) // count)
-        for path in texts[turn % step :: step][:count]:
+        some = texts[turn % step :: step][:count]
+        for path in some:
             with path.open("a", encoding="utf-8") as file:
                 file.write(f"\n\nChanged in turn {turn}.\n")
         seconds, _ = _ingest(bench, copy, name)
         changed.append(seconds)
+        alone.append(_loaded(bench, [path.read_text(encoding="utf-8", errors="replace")[-CHANGED_TEXT:] for path in some]))
     rows: list[tuple[object, ...]] = [(largest.name, len(files), "nothing", timing(unchanged))]
     if changed:
+        beyond = [seconds - load for seconds, load in zip(changed, alone, strict=True)]
         rows.append((largest.name, len(files), f"{count} files", timing(changed)))
+        rows.append(("", "", "a process that only loads the model and embeds as many changed ends", timing(alone)))
+        rows.append(("", "", f"{count} files, beyond that", timing(beyond)))
     body = {
-        "set": largest.name, "files": len(files), "files_changed": count,
-        "nothing_changed": timing(unchanged).as_json(), "some_changed": timing(changed).as_json(),
+        "set": largest.name, "files": len(files), "files_changed": count, "nothing_changed": timing(unchanged).as_json(),
+        "some_changed": timing(changed).as_json(), "load_and_embedding": timing(alone).as_json(),
     }
     return Measured("Refresh, whole command with its start", ("set", "files", "changed", "time"), tuple(rows), body)
+
+
+def _loaded(bench: Bench, texts: Sequence[str]) -> float:
+    """Seconds of a process that loads the embedder as a refresh does, embeds these texts, and ends."""
+    began = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-c", LOAD], cwd=ROOT, env={**os.environ, "FOOTNOTE_HOME": str(bench.settings.home)}, input=json.dumps(texts),
+        text=True, timeout=COMMAND_S, check=True,
+    )
+    return time.perf_counter() - began
 
 
 def starting(bench: Bench) -> Measured:

@@ -129,7 +129,7 @@ def serving(bench: Bench) -> Measured:
         body,
         (
             _told(asked),
-            Measured("Options of the peers, tried on two crowds of the workplace", ("peer", "options", "mean first token, s"), tuple(
+            Measured("Options of the peers, tried on two crowds of four, workplace", ("peer", "options", "mean first token, s"), tuple(
                 (name, options, f"{seconds:.2f}") for name, options, seconds in heats
             )),
             Measured("Peers that failed", ("peer", "why"), tuple(missing.items()) or (("none", ""),)),

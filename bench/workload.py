@@ -59,7 +59,7 @@ class Workload:
 
     rounds: tuple[Round, ...]
     warm: tuple[Ask, ...]
-    heat: tuple[Ask, ...]  # two crowds of the workplace, for choosing each peer's best options
+    heat: tuple[Ask, ...]  # two crowds of the workplace, of four each, for choosing each peer's best options
     exponent: float
     shared: float
     seen: float
@@ -75,7 +75,7 @@ def workload(questions: Sequence[tuple[str, str]], find: Find, rounds: int, seed
     count = WARM + rounds * (ONE_WORKPLACE + PEOPLE)
     pool = [find(each, PROMPT_TOKENS) for each in shuffled[: min(POOL, len(shuffled) // 3)]]
     exponent, drawn = workplace(pool, count, WARM, seed)
-    heat = zipf(pool, 2 * PEOPLE, exponent, seed + 1)  # asked of engines that are closed afterwards: it does not count as asked before
+    heat = zipf(pool, PEOPLE, exponent, seed + 1)  # asked of engines that are closed afterwards: it does not count as asked before
     taken = {each for ask in (*drawn, *heat) for each in ask.passages}
     rest = iter(shuffled[len(pool) :])
     long = list(cold(rest, find, LONG_TOKENS, rounds, taken))
