@@ -682,22 +682,20 @@ class _Embedding:
         self._queue.put(missing)
 
     def _work(self) -> None:
-        cache = EmbeddingCache(self._path, check=False)
         try:
-            self._embedder = self._embedder or self._load()
-            while (some := self._queue.get()) is not None:
-                for places in in_batches([text for _, text in some]):
-                    if self._stopped.is_set():
-                        return
-                    part = [some[at] for at in places]
-                    vectors = self._embedder.passages([text for _, text in part])
-                    cache.put({key: vector for (key, _), vector in zip(part, vectors, strict=True)})
-                    self._done += len(part)
-                    self._progress(Progress("embedding", self._done, self._total))
+            with contextlib.closing(EmbeddingCache(self._path, check=False)) as cache:
+                self._embedder = self._embedder or self._load()
+                while (some := self._queue.get()) is not None:
+                    for places in in_batches([text for _, text in some]):
+                        if self._stopped.is_set():
+                            return
+                        part = [some[at] for at in places]
+                        vectors = self._embedder.passages([text for _, text in part])
+                        cache.put({key: vector for (key, _), vector in zip(part, vectors, strict=True)})
+                        self._done += len(part)
+                        self._progress(Progress("embedding", self._done, self._total))
         except BaseException as error:  # noqa: BLE001 reported by the thread that asked
             self._failure = error
-        finally:
-            cache.close()
 
 
 class _Staging:
