@@ -43,6 +43,7 @@ LONG_ANSWER_TOKENS = 8
 COMPARED = 24  # answers whose text is compared with the one that our engine gives alone, with nothing kept
 NEAR_TIE = 0.1  # natural log: two words whose probabilities differ by less than a tenth; rounding decides between them
 WINDOW = 20480  # tokens that tuned servers keep: 2,560 for each of eight conversations, which the long prompt needs
+MEMORY_MB = 8192  # of ours, for prompts that run and that are kept: what llama-server keeps beside its running ones unless told otherwise
 CONVERSATION = 4096  # tokens of one conversation; what `Llama` is given, since its default of 512 refuses every prompt
 
 
@@ -101,7 +102,7 @@ def serving(bench: Bench) -> Measured:
     """Every row of the table for every engine. `limit` is the number of rounds, ROUNDS unless told."""
     rounds = bench.limit or ROUNDS
     file = converted(bench.settings, bench.say)
-    model = LanguageModel(dataclasses.replace(bench.settings, answers_at_once=PEOPLE), bench.say, file=file)
+    model = LanguageModel(dataclasses.replace(bench.settings, answers_at_once=PEOPLE, memory_mb=MEMORY_MB), bench.say, file=file)
     ours = Ours("Footnote", model)
     engines: list[Engine] = [ours]
     try:
