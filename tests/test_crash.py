@@ -256,6 +256,7 @@ class Asker(threading.Thread):
 
 @pytest.mark.slow
 @pytest.mark.real
+@pytest.mark.timeout(3600)
 def test_a_run_that_is_killed_at_any_moment_tears_nothing_and_leaves_nothing(
     tmp_path: Path, full: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
