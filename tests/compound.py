@@ -1,6 +1,6 @@
 """An e-mail's fields → the bytes of an Outlook .msg file: a compound file of MAPI property streams.
 
-Only what a plain message needs: Unicode subject, body, sender, recipients, and the time it was sent. Layout after the
+Only what a plain message needs: subject, body, sender, recipients, and the time it was sent. Layout after the
 published formats MS-CFB (version 3, 512-byte sectors, 64-byte mini sectors) and MS-OXMSG.
 """
 
@@ -15,7 +15,7 @@ from email.utils import getaddresses
 FREE, END, FAT_SECTOR, NOTHING = 0xFFFFFFFF, 0xFFFFFFFE, 0xFFFFFFFD, 0xFFFFFFFF
 SECTOR, MINI, CUTOFF = 512, 64, 4096  # bytes; streams shorter than CUTOFF live in mini sectors
 STORAGE, STREAM, ROOT = 1, 2, 5
-TEXT, LONG, TIME = 0x001F, 0x0003, 0x0040  # MAPI property types
+TEXT, BYTES, LONG, TIME = 0x001F, 0x001E, 0x0003, 0x0040  # MAPI property types; BYTES: a text in a code page
 
 
 @dataclass(slots=True)
@@ -30,8 +30,8 @@ class Entry:
     start: int = END
 
 
-def message_file(subject: str, body: str, moment: datetime, sender: str, to: str, cc: str = "") -> bytes:
-    """A .msg file; `sender`, `to` and `cc` are address lists as in an e-mail header."""
+def message_file(subject: str, body: str, moment: datetime, sender: str, to: str, cc: str = "", code_page: int = 0) -> bytes:
+    """A .msg file; `sender`, `to` and `cc` are address lists as in an e-mail header. Texts are Unicode, or in a Windows code page."""
     [(sender_name, sender_address)] = getaddresses([sender])
     people = [(1, *each) for each in getaddresses([to])] + [(2, *each) for each in getaddresses([cc]) if each[1]]
     ticks = int((moment - datetime(1601, 1, 1, tzinfo=UTC)).total_seconds() * 10_000_000)
@@ -46,11 +46,12 @@ def message_file(subject: str, body: str, moment: datetime, sender: str, to: str
     times = {0x0039: ticks, 0x0E06: ticks, 0x3007: ticks, 0x3008: ticks}
     counts = struct.pack("<8xLLLL8x", len(people), 0, len(people), 0)
     entries = [Entry("Root Entry", ROOT)]
-    _add_properties(entries, 0, counts, texts, {0x340D: 0x00040E79, 0x0E07: 1}, times)  # 0x340D: text is Unicode
+    longs = {0x0E07: 1} | ({0x3FDE: code_page, 0x3FFD: code_page} if code_page else {0x340D: 0x00040E79})  # the last: text is Unicode
+    _add_properties(entries, 0, counts, texts, longs, times, code_page)
     for number, (kind, name, address) in enumerate(people):
         storage = _add(entries, 0, Entry(f"__recip_version1.0_#{number:08X}", STORAGE))
         named = {0x3001: name, 0x3003: address, 0x3002: "SMTP", 0x39FE: address, 0x5FF6: name}
-        _add_properties(entries, storage, bytes(8), named, {0x0C15: kind, 0x3000: number}, {})
+        _add_properties(entries, storage, bytes(8), named, {0x0C15: kind, 0x3000: number}, {}, code_page)
     names = _add(entries, 0, Entry("__nameid_version1.0", STORAGE))
     for stream in ("00020102", "00030102", "00040102"):  # GUIDs, entries and names of named properties: none
         _add(entries, names, Entry(f"__substg1.0_{stream}", STREAM))
@@ -64,13 +65,14 @@ def _add(entries: list[Entry], parent: int, entry: Entry) -> int:
 
 
 def _add_properties(
-    entries: list[Entry], parent: int, head: bytes, texts: Mapping[int, str], longs: Mapping[int, int], times: Mapping[int, int]
-) -> None:
-    table = [head]
+    entries: list[Entry], parent: int, head: bytes, texts: Mapping[int, str], longs: Mapping[int, int], times: Mapping[int, int],
+    code_page: int,
+) -> None:  # fmt: skip
+    table, kind = [head], BYTES if code_page else TEXT
     for tag, words in sorted(texts.items()):
-        data = words.encode("utf-16-le")
-        _add(entries, parent, Entry(f"__substg1.0_{tag:04X}{TEXT:04X}", STREAM, data))
-        table.append(struct.pack("<HHLLL", TEXT, tag, 6, len(data) + 2, 0))
+        data = words.encode(f"cp{code_page}" if code_page else "utf-16-le")
+        _add(entries, parent, Entry(f"__substg1.0_{tag:04X}{kind:04X}", STREAM, data))
+        table.append(struct.pack("<HHLLL", kind, tag, 6, len(data) + (1 if code_page else 2), 0))
     table += [struct.pack("<HHLlL", LONG, tag, 6, number, 0) for tag, number in sorted(longs.items())]
     table += [struct.pack("<HHLQ", TIME, tag, 6, ticks) for tag, ticks in sorted(times.items())]
     _add(entries, parent, Entry("__properties_version1.0", STREAM, b"".join(table)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from email.message import EmailMessage
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from config import Settings
 from errors import DocumentUnreadable
 from ingest.parse import parse
 from ingest.types import ParsedDocument
+from tests.compound import message_file
 
 SETTINGS = Settings()
 
@@ -111,3 +113,18 @@ def test_a_message_of_attachments_only_says_so(tmp_path: Path) -> None:
         read(tmp_path, mail.as_bytes())
 
     assert caught.value.kind == "empty" and "photo.png" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("code_page", "words"),
+    [(950, "\u8acb\u5047\u898f\u5b9a"), (874, "\u0e27\u0e31\u0e19\u0e25\u0e32"), (1251, "отпуск"), (0, "\u8acb\u5047")],
+)
+def test_an_outlook_message_is_read_in_its_own_code_page(tmp_path: Path, code_page: int, words: str) -> None:
+    """Python knows Outlook's code pages for Chinese and Thai by other names than Outlook's."""
+    made = message_file(
+        words, f"Body: {words}.", datetime(2025, 3, 4, tzinfo=UTC), "Ada <ada@example.com>", "bo@example.com", code_page=code_page
+    )
+    document = read(tmp_path, made, "mail.msg")
+
+    assert document.title == words
+    assert f"Body: {words}." in document.pages[0].text

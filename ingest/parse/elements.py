@@ -6,6 +6,7 @@ tokenisation would download a model, so it is given a local pipeline. The versio
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ os.environ["DO_NOT_TRACK"] = "1"
 os.environ["SCARF_NO_ANALYTICS"] = "1"
 os.environ["UNSTRUCTURED_DISABLE_NOTICE"] = "1"
 
+_CODE_PAGES = {
+    "windows-950": "cp950", "windows-874": "cp874", "dos-720": "cp720", "x-mac-greek": "mac-greek", "x-mac-cyrillic": "mac-cyrillic",
+    "x-mac-ce": "mac-latin2", "x-mac-icelandic": "mac-iceland", "x-mac-turkish": "mac-turkish",
+}  # fmt: skip
 
 _left_to_server = False
 
@@ -83,10 +88,17 @@ class OutlookMessage:
     attachments: list[str]
 
 
+def _known_elsewhere(name: str) -> codecs.CodecInfo | None:
+    """Python's codec for a code page that the reader of messages calls by a name which Python does not know."""
+    known = _CODE_PAGES.get(name.lower().replace("_", "-"))
+    return codecs.lookup(known) if known else None
+
+
 def outlook_message(path: Path) -> OutlookMessage:
     """The message at `path`; raises whatever a broken compound file makes the reader raise."""
     import oxmsg
 
+    codecs.register(_known_elsewhere)
     message = oxmsg.Message.load(str(path))
     headers = {name.lower(): value for name, value in (message.message_headers or {}).items()}
     people = {}
