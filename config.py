@@ -60,6 +60,7 @@ class Settings:
     max_file_mb: int = setting(100, "MB of one file; larger ones are reported, not read")
     max_pages: int = setting(5000, "pages read of one document")
     max_chars: int = setting(20_000_000, "characters kept of one document")
+    unpack: bool = setting(False, "read what archives hold and what is attached to mails and PDFs, too, as documents of their own")
     ocr: bool = setting(True, "read scanned pages with offline OCR where rapidocr is installed")
     prune_limit: float = setting(0.30, "share of a source's documents that may vanish before a refresh stops and asks")
 

@@ -236,9 +236,11 @@ def _progress(stream: Any) -> Callable[[Any], None]:
             line = f"{read[0]}  {name}"
         elif progress.stage == "embedding":
             line = f"{read[0]}  {progress.done:,} of {progress.total:,} passages embedded"
+        elif progress.stage == "unpacking":
+            line = f"{progress.done:,} of {progress.total:,} files looked into"
         else:
             line = f"{progress.stage}…"
-        if now - last[0] > 0.1 or progress.stage not in ("reading", "embedding"):
+        if now - last[0] > 0.1 or progress.stage not in ("unpacking", "reading", "embedding"):
             last[0] = now
             width = os.get_terminal_size(stream.fileno()).columns if stream.isatty() else 100
             stream.write(f"\r\x1b[K{f'{now - began:5.0f} s  {line}'[: max(20, width - 1)]}")

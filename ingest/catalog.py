@@ -420,7 +420,7 @@ class Draft:
         """Where the file lies, and its size and time as last seen."""
         self._database.execute(
             "UPDATE documents SET source = ?, path = ?, absolute = ?, size = ?, mtime_ns = ?, sha256 = ? WHERE id = ?",
-            (file.source, file.path, _place(file.absolute), file.size, file.mtime_ns, file.sha256, document_id),
+            (file.source, file.path, _place(file.place), file.size, file.mtime_ns, file.sha256, document_id),
         )
 
     def retitle(self, document_id: int, title: str) -> None:
@@ -504,7 +504,7 @@ class Draft:
                 replacing.id if replacing else None,
                 file.source,
                 file.path,
-                _place(file.absolute),
+                _place(file.place),
                 file.size,
                 file.mtime_ns,
                 file.sha256,

@@ -12,23 +12,26 @@ from ingest.refresh import refresh
 
 
 def purge(name: str, collection: str, settings: Settings) -> dict[str, Any]:
-    """Erases one document and everything made of it; returns what was erased. Earlier versions go too, and with them rollback.
+    """Erases one document, what was unpacked from it, and everything made of them; returns what was erased. Earlier versions go too,
+    and with them rollback.
 
     `name` is the name shown or source/path. The same bytes are not read again while they lie in a folder.
     """
     version = publish.current(settings.index, collection)
     catalog = Catalog.open(version.folder / "catalog.sqlite")
     try:
-        found = [each for each in catalog.documents() if name in (each.document, f"{each.source}/{each.path}")]
+        documents = catalog.documents()
     finally:
         catalog.close()
+    found = [each for each in documents if name in (each.document, f"{each.source}/{each.path}")]
     if len(found) != 1:
         what = "There is no document" if not found else f"There are {len(found)} documents"
         raise UsageError(
             f"{what} named {name!r} in {collection!r}.", "Name one as python -m ingest show or the library page does."
         )
     document = found[0]
-    refresh([], collection, settings, purge=[f"{document.source}/{document.path}"])
+    erased = [document, *(each for each in documents if each.source == document.source and document.absolute in each.absolute.parents)]
+    refresh([], collection, settings, purge=[f"{each.source}/{each.path}" for each in erased])
     if document.source == uploads.SOURCE:
         uploads.remove(collection, document.path, settings)
     receipts = 0
@@ -36,10 +39,11 @@ def purge(name: str, collection: str, settings: Settings) -> dict[str, Any]:
         from records.store import Records
 
         with Records(settings.records) as records:
-            receipts = records.erase_document(collection, document.document)
+            receipts = sum(records.erase_document(collection, each.document) for each in erased)
+    place = next((each for each in (document.absolute, *document.absolute.parents) if each.is_file()), None)
     return {
         "document": document.document,
-        "passages": document.passages,
+        "passages": sum(each.passages for each in erased),
         "receipts": receipts,
-        "file": str(document.absolute) if document.source != uploads.SOURCE and document.absolute.exists() else None,
+        "file": str(place) if document.source != uploads.SOURCE and place else None,
     }

@@ -16,7 +16,7 @@ import sqlite3
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -33,6 +33,7 @@ from ingest.embed import WINDOW_TEXTS, EmbedderLike, EmbeddingCache, Tokens, emb
 from ingest.report import forget, keep
 from ingest.scan import Changes, Scan, compare, fits, scan
 from ingest.types import FileReport, Heading, Page, ParsedDocument, ParseFailure, Related, Report, SourceFile, Table
+from ingest.unpack import remember, remembered, unpack
 
 if TYPE_CHECKING:
     from ingest.publish import Version
@@ -200,8 +201,11 @@ class _Refresh:
         reread = version is not None and version.manifest.reading != READING
         named, scans = ({}, {}) if purge else self._scan(folders, known_sources, only, exclude)
         in_scope = [each for each in documents if each.source in scans and (not only or fits(each.path, only))]
-        with _Staging(self.root) as staging:
+        with _Staging(self.root) as staging, contextlib.ExitStack() as copies:
             files = [file for found in scans.values() for file in found.files]
+            if self.settings.unpack and files:
+                known = {} if force or reread else {(each.source, each.path): each.sha256 for each in documents}
+                files = self._unpack(files, known, purged, {each.name: each.exclude for each in named.values()}, bool(only), copies)
             changes = self._without_purged(compare(files, in_scope, staging.seen, force or reread), purged)
             plan = _Plan(
                 version=version,
@@ -282,6 +286,28 @@ class _Refresh:
                 )
         return named, scans
 
+    def _unpack(
+        self,
+        files: Sequence[SourceFile],
+        known: Mapping[tuple[str, str], str],
+        purged: Mapping[str, int],
+        exclude: Mapping[str, Sequence[str]],
+        in_part: bool,
+        copies: contextlib.ExitStack,
+    ) -> list[SourceFile]:
+        """The files with what their containers hold; copies of it lie there until `copies` is closed."""
+        from ingest.sandbox import Sandbox
+
+        def is_known(file: SourceFile) -> bool:
+            return known.get((file.source, file.path)) == file.sha256 or file.sha256 in purged
+
+        before = remembered(self.root) if known else {}
+        sandbox = copies.enter_context(Sandbox(self.settings, 1))
+        found = unpack(files, sandbox, before, is_known, lambda done: self.progress(Progress("unpacking", done, len(files))))
+        remember(self.root, {**before, **found.held} if in_part else found.held)
+        self.warnings.extend(found.left_out)
+        return [file for file in found.files if not (file.inside and fits(file.path, exclude.get(file.source, ())))]
+
     def _has_version(self) -> bool:
         return (self.root / "CURRENT").exists()
 
@@ -354,7 +380,7 @@ class _Refresh:
             for document, file in plan.changes.moved:
                 self._move(draft, document, file, passages)
             for document, file in plan.changes.unchanged:
-                if file.absolute != document.absolute or (file.mtime_ns and file.mtime_ns != document.mtime_ns):
+                if file.place != document.absolute or (file.mtime_ns and file.mtime_ns != document.mtime_ns):
                     draft.update_file(document.id, file)
             self._read(draft, plan.changes, staging, passages)
             embedding.finish()

@@ -32,7 +32,7 @@ import psutil
 
 from config import ROOT, Settings
 from errors import DocumentUnreadable, FootnoteError
-from ingest.types import Heading, Page, ParsedDocument, ParseFailure, SourceFile, Table
+from ingest.types import Heading, Member, Page, ParsedDocument, ParseFailure, SourceFile, Table, Unpacked
 
 FORK, LOAD = b"f", b"l"  # what the fork server is asked for: a child, or `unstructured` loaded for all later ones
 HANDED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "FOOTNOTE_OFFLINE_LOG", "PYTHONPATH")  # nothing else is
@@ -94,6 +94,7 @@ class Sandbox:
         self._lock = threading.Lock()
         self._servers: dict[str, _Server] = {}
         self._renderer: _Child | None = None
+        self._unpacker: _Child | None = None
         self._rendering = threading.Lock()
         self._scratch: Path | None = None
         self._closed = False
@@ -109,9 +110,11 @@ class Sandbox:
         with self._lock:
             self._closed = True
             servers, self._servers = list(self._servers.values()), {}
-            renderer, self._renderer = self._renderer, None
-        if renderer is not None:
-            renderer.kill()
+            lone = (self._renderer, self._unpacker)
+            self._renderer = self._unpacker = None
+        for child in lone:
+            if child is not None:
+                child.kill()
         for server in servers:
             server.close()
         if self._scratch is not None:
@@ -179,6 +182,20 @@ class Sandbox:
             for child in children:
                 child.kill()
 
+    def unpack(self, file: SourceFile) -> Unpacked | ParseFailure:
+        """What `file` holds, as files in the scratch folder, there until `close()`; nothing where it is no container."""
+        child = self._unpacker
+        if child is None or child.spent():
+            if child is not None:
+                child.kill()
+            child = self._unpacker = self._child("parse")
+        child.unpack(file)
+        answer = _answered(child)
+        if isinstance(answer, ParseFailure):
+            return answer
+        members = tuple(Member(str(name), Path(place), int(size)) for name, place, size in answer["members"])
+        return Unpacked(bool(answer["archive"]), members, tuple(map(str, answer["left_out"])))
+
     def render_page(self, path: Path, number: int, quotes: list[str], width: int) -> bytes:
         """PNG of a PDF page with `quotes` marked. Raises DocumentUnreadable."""
         with self._rendering:
@@ -188,17 +205,10 @@ class Sandbox:
                     if child is not None:
                         child.kill()
                     child = self._renderer = self._child("render")
-                with selectors.DefaultSelector() as selector:
-                    selector.register(child.socket, selectors.EVENT_READ)
-                    child.render(path, number, quotes, width)
-                    while True:
-                        if selector.select(WATCH_S):
-                            child.receive()
-                        answer = child.picture()
-                        if answer is not None:
-                            break
-                if isinstance(answer, bytes):
-                    return answer
+                child.render(path, number, quotes, width)
+                answer = _answered(child)
+                if isinstance(answer, dict):
+                    return bytes(answer["picture"])
                 if answer.kind == "crashed" and attempt == 1 and child.files == 1:
                     continue  # the server itself may have gone; a new one gets one try
                 raise DocumentUnreadable(answer.kind, answer.reason, answer.cure)
@@ -216,6 +226,18 @@ class Sandbox:
                     server.close()
                 server = self._servers[purpose] = _Server(purpose, self._scratch)
             return _Child(server, self._settings, self._scratch)
+
+
+def _answered(child: _Child) -> dict[str, Any] | ParseFailure:
+    """What a child that works alone says, once it has."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(child.socket, selectors.EVENT_READ)
+        while True:
+            if selector.select(WATCH_S):
+                child.receive()
+            answer = child.answer()
+            if answer is not None:
+                return answer
 
 
 def _next(again: deque[SourceFile], waiting: Iterator[SourceFile]) -> SourceFile | None:
@@ -318,12 +340,18 @@ class _Child:
     # -- work --
 
     def parse(self, file: SourceFile, ocr: bool = True) -> None:
-        settings = self._settings
         self.file = file
+        self._read("parse", file, ocr)
+
+    def unpack(self, file: SourceFile) -> None:
+        self._read("unpack", file, False)
+
+    def _read(self, do: str, file: SourceFile, ocr: bool) -> None:
+        settings = self._settings
         self._limit = settings.parse_timeout_s + S_A_STEP * (file.size // (MB_A_STEP * 1_000_000))
         self._send(
             {
-                "do": "parse",
+                "do": do,
                 "path": str(file.absolute),
                 "name": file.path,
                 "settings": {
@@ -331,6 +359,7 @@ class _Child:
                     "max_pages": settings.max_pages,
                     "max_chars": settings.max_chars,
                     "ocr": settings.ocr and ocr,
+                    "unpack": settings.unpack,
                 },
             }
         )
@@ -427,12 +456,13 @@ class _Child:
         self._server.load_unstructured()
         return file
 
-    def picture(self) -> bytes | ParseFailure | None:
+    def answer(self) -> dict[str, Any] | ParseFailure | None:
+        """What came of a picture or of unpacking; None while it is at work."""
         if self._messages:
             self._busy = False
             body = self._messages.pop(0)
-            if "picture" in body:
-                return bytes(body["picture"])
+            if "picture" in body or "members" in body:
+                return body
             return ParseFailure(str(body.get("kind", "crashed")), str(body.get("reason", "")), str(body.get("cure", "")))
         return self._failure(time.monotonic() - self._started)
 

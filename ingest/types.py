@@ -19,6 +19,30 @@ class SourceFile:
     size: int  # bytes
     mtime_ns: int
     sha256: str = ""  # of the bytes; "" until it had to be read
+    inside: Path | None = None  # of a file in a container: the container with the file's name in it; `absolute` is then a copy
+
+    @property
+    def place(self) -> Path:
+        """What is remembered of where it lies."""
+        return self.inside or self.absolute
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file that was inside another: its label there, and where a copy of it lies."""
+
+    name: str
+    file: Path
+    size: int  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """What one file holds. `archive`: it is nothing but a container, and says nothing by itself; `left_out`: "name: reason"."""
+
+    archive: bool
+    members: tuple[Member, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

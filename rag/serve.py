@@ -338,6 +338,11 @@ def _original(document: Document) -> Path:
     try:
         facts = document.absolute.stat()
     except OSError:
+        container = next((each for each in document.absolute.parents if each.is_file()), None)
+        if container is not None:
+            inside = len(document.absolute.relative_to(container).parts)
+            name = document.path.rsplit("/", inside)[0]
+            raise UsageError(f"{document.document} lies inside {name}.", "Open that file; the text is here.") from None
         raise UsageError(f"The original of {document.document} is no longer at its place.", "Its text is still here.") from None
     if facts.st_size != document.size:
         raise UsageError(f"The original of {document.document} has changed since it was indexed.", "Refresh the collection.")

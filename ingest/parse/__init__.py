@@ -43,6 +43,9 @@ def parse(path: Path, name: str, settings: Settings, ask_time: Callable[[float],
         raise DocumentUnreadable("empty", "The file opens, but it holds no text.", _TEXT_CURE)
     if not document.title:
         document = dataclasses.replace(document, title=_title(document, name))
+    if settings.unpack:  # attachments are documents of their own
+        warnings = tuple(each for each in document.warnings if not (each.startswith("attachment ") and each.endswith(" was not read")))
+        document = dataclasses.replace(document, warnings=warnings)
     return document
 
 
@@ -176,4 +179,4 @@ def preload() -> None:
     import oxmsg  # noqa: F401
     import xlrd  # noqa: F401
 
-    from ingest.parse import epub, legacy, mail, markdown, odf, pandoc, pdf, rtf, sheets, slides, text, web, word  # noqa: F401
+    from ingest.parse import epub, legacy, mail, markdown, odf, pandoc, pdf, rtf, sheets, slides, text, unpack, web, word  # noqa: F401

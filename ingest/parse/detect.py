@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 import olefile
 
 from errors import DocumentUnreadable
+from ingest.parse.clean import clean_line
 from ingest.parse.decode import decode, utf16_without_mark
 
 MAX_ZIP_ENTRIES = 10_000  # a 5,000-slide deck has about as many
@@ -19,6 +20,10 @@ MAX_ZIP_BYTES = 500_000_000  # expanded; the largest honest office files stay fa
 MAX_ZIP_RATIO = 200  # expanded to packed; XML packs 10-40 times
 MAX_RATIO_FREE_BYTES = 10_000_000  # small enough to be harmless whatever the ratio
 HEAD_BYTES = 65_536  # read to decide
+ARCHIVE_NAMES = 5  # of the files in an archive that the report names
+UNPACK_BY_HAND = "Unpack it and put the files in the folder."
+UNPACK = "Unpack it and put the files in the folder, or set unpack = true."
+UNPACKED = ("gzip", "bzip2", "xz")  # kinds that unpack.py unpacks, beside zip and tar
 
 IMAGES = {
     b"\x89PNG\r\n\x1a\n": "png",
@@ -79,7 +84,7 @@ def detect(path: Path, name: str) -> str:
         return "image"
     for magic, kind in _ARCHIVES.items():
         if head.startswith(magic):
-            raise DocumentUnreadable("unsupported", f"This is a {kind} archive.", "Unpack it and put the files in the folder.")
+            raise DocumentUnreadable("unsupported", f"This is a {kind} archive.", UNPACK if kind in UNPACKED else UNPACK_BY_HAND)
     if head.startswith(b"x\x9f\x3e\x22"):
         raise DocumentUnreadable("unsupported", "This is a winmail.dat (TNEF) container.", "Open it in Outlook and save the message.")
     return _text_kind(head, name)
@@ -135,24 +140,35 @@ def _looks_like_mail(text: str) -> bool:
 
 
 def _zip_kind(path: Path) -> str:
+    kind = zip_kind(path)
+    if not kind:
+        with zipfile.ZipFile(path) as archive:
+            names = [each.filename for each in archive.infolist() if not each.is_dir()]
+        inside = ", ".join(clean_line(each)[:80] for each in names[:ARCHIVE_NAMES]) + (", …" if len(names) > ARCHIVE_NAMES else "")
+        held = f" of {len(names):,} {'file' if len(names) == 1 else 'files'} ({inside})" if names else ""
+        raise DocumentUnreadable("unsupported", f"This is a zip archive{held}.", UNPACK)
+    if kind in ("xlsb", "pages", "numbers", "key"):
+        raise DocumentUnreadable(
+            "unsupported", f"This is a {kind} file, which Footnote cannot read.", "Save it as xlsx, docx, pptx or pdf."
+        )
+    return kind
+
+
+def zip_kind(path: Path) -> str:
+    """The kind of document that a zip container holds, "" for a plain archive. Raises DocumentUnreadable: encrypted, damaged, bomb."""
     try:
         with zipfile.ZipFile(path) as archive:
             check_zip(archive, path.stat().st_size)
             names = {each.filename for each in archive.infolist()}
             locked = any(each.flag_bits & 1 for each in archive.infolist())
             kind = _zip_content(archive, names)
-            if locked and kind:
-                raise DocumentUnreadable("encrypted", "The file is locked with a password.", "Save it without a password.")
+            if locked:
+                what = "file" if kind else "archive"
+                raise DocumentUnreadable("encrypted", f"The {what} is locked with a password.", "Save it without a password.")
     except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, KeyError, OSError, RuntimeError) as error:
         raise DocumentUnreadable(
             "damaged", f"The file is a damaged zip container ({error}).", "Open it in its program and save it again."
         ) from None
-    if not kind:
-        raise DocumentUnreadable("unsupported", "This is a zip archive.", "Unpack it and put the files in the folder.")
-    if kind in ("xlsb", "pages", "numbers", "key"):
-        raise DocumentUnreadable(
-            "unsupported", f"This is a {kind} file, which Footnote cannot read.", "Save it as xlsx, docx, pptx or pdf."
-        )
     return kind
 
 

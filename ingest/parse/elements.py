@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -121,3 +122,15 @@ def outlook_message(path: Path) -> OutlookMessage:
         message.html_body or "",
         attachments,
     )
+
+
+def outlook_attachments(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each file attached to an Outlook message; nothing of one that is not whole."""
+    import oxmsg
+
+    codecs.register(_known_elsewhere)
+    try:
+        for each in oxmsg.Message.load(str(path)).attachments:
+            yield clean_line(each.file_name or ""), each.file_bytes or b""
+    except Exception:  # noqa: BLE001 - a compound file can be broken in any way; reading the message says so
+        return

@@ -51,14 +51,36 @@ def read_eml(data: bytes) -> ParsedDocument:
 
 def read_mbox(data: bytes) -> ParsedDocument:
     """A mailbox: its messages one after the other, each under its subject."""
+    found = [_read(message, 0) for message in _messages(data)]
+    return _document("mbox", found) if found else read_eml(data)
+
+
+def _messages(data: bytes) -> Iterator[bytes]:
     starts = [match.start() for match in _MBOX_START.finditer(data)][:MAX_MESSAGES]
-    if not starts:
-        return read_eml(data)
-    mails = []
-    for start, end in zip(starts, [*starts[1:], len(data)], strict=True):
+    for start, end in zip(starts, [*starts[1:], len(data)], strict=False):
         _, _, message = data[start:end].partition(b"\n")
-        mails.append(_read(re.sub(rb"(?m)^>(>*From )", rb"\1", message), 0))
-    return _document("mbox", mails)
+        yield re.sub(rb"(?m)^>(>*From )", rb"\1", message)
+
+
+def attached(data: bytes, mailbox: bool) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each attachment of a message, or of all messages of a mailbox; of those attached to them, too."""
+    for message in _messages(data) if mailbox else (data,):
+        yield from _attached(_message(message), 0)
+
+
+def _attached(message: email.message.Message, depth: int) -> Iterator[tuple[str, bytes]]:
+    for part in _parts(message):
+        inner = part.get_payload()
+        if part.get_content_type() == "message/rfc822" and depth < MAX_DEPTH and isinstance(inner, list):
+            for each in inner[:1]:
+                if isinstance(each, email.message.Message):
+                    yield from _attached(each, depth + 1)
+        elif (name := _file_name(part)) and _is_attached(part, name):
+            yield name, _bytes(part)
+
+
+def _is_attached(part: email.message.Message, name: str) -> bool:
+    return part.get_content_disposition() == "attachment" or bool(name and part.get_content_type() not in ("text/plain", "text/html"))
 
 
 def read_msg(path: Path) -> ParsedDocument:
@@ -125,7 +147,11 @@ def _split(people: str) -> list[str]:
 
 
 def _read(data: bytes, depth: int) -> _Mail:
-    return _from_message(email.message_from_bytes(data.lstrip(b"\r\n \t\xef\xbb\xbf"), policy=email.policy.compat32), depth)
+    return _from_message(_message(data), depth)
+
+
+def _message(data: bytes) -> email.message.Message:
+    return email.message_from_bytes(data.lstrip(b"\r\n \t\xef\xbb\xbf"), policy=email.policy.compat32)
 
 
 def _from_message(message: email.message.Message, depth: int) -> _Mail:
@@ -147,8 +173,7 @@ def _from_message(message: email.message.Message, depth: int) -> _Mail:
             if isinstance(inner, list) and inner and isinstance(inner[0], email.message.Message):
                 mail.inside.append(_from_message(inner[0], depth + 1))
             continue
-        attached = part.get_content_disposition() == "attachment" or (name and kind not in ("text/plain", "text/html"))
-        if attached or part.get_content_maintype() not in ("text", "message"):
+        if _is_attached(part, name) or part.get_content_maintype() not in ("text", "message"):
             if name or kind != "application/octet-stream" or _bytes(part):
                 mail.attachments.append(name or f"({kind})")
             continue

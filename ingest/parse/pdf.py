@@ -656,6 +656,19 @@ def _attachments(reader: pypdf.PdfReader) -> list[str]:
     return [clean_line(name)[:200] for name in list(reader.attachments)[:50]]
 
 
+def embedded(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each file embedded in a PDF; nothing where pypdf cannot follow it."""
+    try:
+        with path.open("rb") as file:
+            reader = pypdf.PdfReader(file, strict=False)
+            if not reader.is_encrypted:
+                for name in _attachments(reader):
+                    for content in reader.attachments.get(name, ()):
+                        yield name, bytes(content)
+    except Exception:  # noqa: BLE001 - pypdf raises many types on mangled files; the reader of pages says what is wrong with them
+        return
+
+
 def _forms(reader: pypdf.PdfReader) -> list[tuple[str, str]]:
     """Names and values of filled-in form fields, which are no part of a page's own text."""
     root: Any = reader.trailer["/Root"].get_object()

@@ -146,7 +146,8 @@ def _child(channel: socket.socket, scratch: Path) -> None:
             return
         answer = _answer(request, channel)
         _send(channel, answer)
-        _tidy(folder)
+        if request["do"] != "unpack":  # what it unpacked is read by others, and goes with the server
+            _tidy(folder)
 
 
 def confine(folder: Path) -> None:
@@ -199,6 +200,12 @@ def _answer(request: dict[str, Any], channel: socket.socket) -> dict[str, Any] |
         from ingest.parse.elements import NotLoaded
 
         settings = Settings(**request["settings"])
+        if request["do"] == "unpack":
+            from ingest.parse.unpack import unpack
+
+            found = unpack(Path(request["path"]), request["name"], Path(tempfile.mkdtemp(prefix="unpacked-")), settings)
+            members = [[each.name, str(each.file), each.size] for each in found.members]
+            return {"archive": found.archive, "members": members, "left_out": found.left_out}
         try:
             document = parse(
                 Path(request["path"]),
