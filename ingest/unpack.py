@@ -22,6 +22,7 @@ MAX_DEPTH = 3  # containers inside containers
 MAX_FILES = 5000  # of one container with all that is inside it
 MAILS = (".eml", ".mbox", ".msg")
 MAGIC = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"%PDF-")
+PASSING = ("timed_out", "out_of_memory", "crashed")  # kinds of failure that a quieter machine or another setting may not see
 TAR_AT, TAR = 257, b"ustar"
 
 
@@ -70,27 +71,28 @@ def unpack(
         if held and (held.size, held.mtime_ns) == (file.size, file.mtime_ns):
             inside = [_member(file, path, file.absolute, size, sha256) for path, size, sha256 in held.files]
         if held is None or (held.size, held.mtime_ns) != (file.size, file.mtime_ns) or not all(map(is_known, inside)):
-            archive, inside = _opened(file, unpacker, found.left_out, MAX_DEPTH)
+            archive, inside, certain = _opened(file, unpacker, found.left_out, MAX_DEPTH)
             settled = time.time_ns() - file.mtime_ns > SETTLED_NS
             members = tuple((each.path, each.size, each.sha256) for each in inside)
-            held = Held(file.size, file.mtime_ns if settled else 0, archive, members)
+            held = Held(file.size, file.mtime_ns if settled and certain else 0, archive, members)
         found.held[key] = held
         found.files += inside if held.archive and inside else [file, *inside]
         progress(done)
     return found
 
 
-def _opened(file: SourceFile, unpacker: Unpacker, left_out: list[str], depth: int) -> tuple[bool, list[SourceFile]]:
-    """Whether the file is nothing but a container, and the files inside it, at any depth."""
+def _opened(file: SourceFile, unpacker: Unpacker, left_out: list[str], depth: int) -> tuple[bool, list[SourceFile], bool]:
+    """Whether the file is nothing but a container, the files inside it, at any depth, and whether another try would find the same."""
     if not _may_hold(file):
-        return False, []
+        return False, [], True
     result = unpacker.unpack(file)
     if isinstance(result, ParseFailure):
         left_out.append(f"{file.path} was not unpacked: {result.reason}")
-        return False, []
+        return False, [], result.kind not in PASSING
     left_out += [f"{file.path}/{each}" for each in result.left_out]
     found: list[SourceFile] = []
     taken: set[str] = set()
+    certain = True
     for number, each in enumerate(result.members):
         name = each.name if each.name.lower() not in taken else f"{each.name}~{number}"
         taken.add(name.lower())
@@ -98,12 +100,13 @@ def _opened(file: SourceFile, unpacker: Unpacker, left_out: list[str], depth: in
             with contextlib.suppress(OSError):
                 os.utime(each.file, ns=(file.mtime_ns, file.mtime_ns))
         member = _member(file, f"{file.path}/{name}", each.file, each.size)
-        archive, inside = _opened(member, unpacker, left_out, depth - 1) if depth > 1 else (False, [])
+        archive, inside, sure = _opened(member, unpacker, left_out, depth - 1) if depth > 1 else (False, [], True)
+        certain = certain and sure
         found += inside if archive and inside else [replace(hashed(member), mtime_ns=file.mtime_ns), *inside]
         if len(found) > MAX_FILES:
             left_out.append(f"{file.path} holds more than {MAX_FILES:,} files; only these were read")
             break
-    return result.archive, found[:MAX_FILES]
+    return result.archive, found[:MAX_FILES], certain
 
 
 def _member(container: SourceFile, path: str, copy: Path, size: int, sha256: str = "") -> SourceFile:

@@ -17,13 +17,14 @@ import pytest
 
 from config import Settings
 from errors import DocumentUnreadable
+from ingest import unpack as containers
 from ingest.catalog import Document
 from ingest.parse import parse
 from ingest.parse import unpack as unpacking
 from ingest.parse.unpack import member_label, unpack
 from ingest.purge import purge
 from ingest.sandbox import Sandbox
-from ingest.types import Report
+from ingest.types import ParseFailure, Report, SourceFile, Unpacked
 from ingest.unpack import NAME
 from tests.folder import Folder
 
@@ -263,3 +264,25 @@ def test_purging_a_message_erases_what_was_attached_to_it(company: Folder) -> No
     assert erased["file"] == str(company.root / "all.zip") and erased["passages"] == passages > 1
     assert set(documents(company)) == {"plain.md", "all.zip/hr/inner.zip/leave.md"}
     assert sum("was purged" in each for each in report.warnings) == 2
+
+
+class Opener:
+    """Fails to open anything, in a given way, and counts."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind, self.asked = kind, 0
+
+    def unpack(self, file: SourceFile) -> Unpacked | ParseFailure:
+        self.asked += 1
+        return ParseFailure(self.kind, "It failed.", "")
+
+
+@pytest.mark.parametrize(("kind", "again"), [("timed_out", 2), ("crashed", 2), ("damaged", 1), ("encrypted", 1)])
+def test_a_container_that_failed_is_tried_again_where_that_may_help(company: Folder, kind: str, again: int) -> None:
+    opener, facts = Opener(kind), (company.root / "all.zip").stat()
+    file = SourceFile("docs", "all.zip", company.root / "all.zip", facts.st_size, facts.st_mtime_ns)
+    first = containers.unpack([file], opener, {}, lambda each: True)
+    second = containers.unpack([file], opener, first.held, lambda each: True)
+
+    assert opener.asked == again and second.files == [file]
+    assert first.left_out == ["all.zip was not unpacked: It failed."]
