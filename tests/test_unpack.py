@@ -159,6 +159,14 @@ def test_a_bomb_and_a_broken_archive_are_named(tmp_path: Path) -> None:
         opened(tmp_path, "cut.zip", zipped({"a.md": LEAVE * 50})[:-30])
 
 
+def test_of_an_archive_that_is_cut_off_the_whole_files_are_read(tmp_path: Path) -> None:
+    noise = {f"{number}.txt": os.urandom(100_000).hex() for number in range(4)}
+    content = tarred(noise, "w:gz")
+    found, left_out = opened(tmp_path, "cut.tar.gz", content[: len(content) * 2 // 3])
+
+    assert 0 < len(found) < 4 and all(found[name] == noise[name] for name in found) and len(left_out) >= 1
+
+
 def test_office_documents_are_no_archives(tmp_path: Path) -> None:
     assert opened(tmp_path, "a.docx", zipped({"word/document.xml": "<a/>", "[Content_Types].xml": "<a/>"})) == ({}, [])
 

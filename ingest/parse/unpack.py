@@ -6,7 +6,6 @@ Links, devices and folders of an archive are left out. Sizes are counted while u
 from __future__ import annotations
 
 import bz2
-import contextlib
 import gzip
 import io
 import lzma
@@ -112,7 +111,11 @@ def _zipped(path: Path) -> Contents:
 
 
 def _tarred(path: Path) -> Contents:
-    with contextlib.suppress(tarfile.ReadError), tarfile.open(path) as archive:
+    try:
+        archive = tarfile.open(path)  # noqa: SIM115 closed below
+    except tarfile.ReadError:
+        return  # a single file, packed
+    with archive:
         for each in archive:
             stream = archive.extractfile(each) if each.isreg() else None
             if stream is not None:
