@@ -60,13 +60,16 @@ def people(bench: Bench) -> Measured:
         model = client.health()["model"]
     finally:
         client.shutdown()
-    start, warm, end = memory[0], memory[int(len(memory) * WARM)], memory[-1]
+    start, warm, half, end = memory[0], memory[int(len(memory) * WARM)], memory[len(memory) // 2], memory[-1]
     body: dict[str, Any] = {
         "people": bench.people, "minutes": bench.minutes, "answers_at_once": bench.settings.answers_at_once, "model": model, "seed": SEED,
         "reads_s": READS_S, "asked": heard.asked, "answered": heard.answered, "busy": heard.busy, "failures": heard.failures,
         "answers_a_minute": round(heard.answered / bench.minutes, 2),
         **{name: _shares(getattr(heard, name)) for name in ("told", "sentence", "whole", "stopped")},
-        "memory_mb": {"start": start, "warm": warm, "end": end, "most": max(memory), "growth_after_warm": round(end / warm - 1, 4)},
+        "memory_mb": {
+            "start": start, "warm": warm, "half": half, "end": end, "most": max(memory), "growth_after_warm": round(end / warm - 1, 4),
+        },
+        "every_second_mb": [round(each) for each in memory],
     }  # fmt: skip
     rows = (
         ("questions, answered in time", f"{heard.asked}, {heard.answered}"),
@@ -78,6 +81,7 @@ def people(bench: Bench) -> Measured:
         ("whole answer, p50, p95, most", _line(heard.whole)),
         ("from a stop to the answer's end, p50, p95, most", _line(heard.stopped)),
         ("memory of the engine at the start, warm, at the end", f"{start:.0f}, {warm:.0f}, {end:.0f} MB ({100 * (end / warm - 1):+.1f} %)"),
+        ("… from half of the time to the end", f"{half:.0f}, {end:.0f} MB ({100 * (end / half - 1):+.1f} %)"),
         *((f"failure {number}", each) for number, each in enumerate(heard.failures[:5], 1)),
     )
     return Measured(f"{bench.people} people asking for {bench.minutes:g} minutes ({model})", ("", "measured"), rows, body)

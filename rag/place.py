@@ -21,6 +21,9 @@ SOCKET_BYTES = 100  # longest path of a Unix socket that works everywhere: Linux
 ASKED_EACH_TIME = frozenset(
     {"collection", "keep_passages", "port", "upload_mb", "index", "home"}
 )  # no part of an engine's identity
+MALLOC = {  # glibc's, which gives each thread a heap that keeps what was freed; others ignore these. What prompts leave goes back at once
+    "MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": str(8 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
+}  # fmt: skip
 CODE = ("config.py", "errors.py", "rag/**/*.py", "ingest/**/*.py", "records/**/*.py", "prompts/*")
 
 
@@ -90,6 +93,6 @@ def fingerprint(settings: Settings) -> str:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """This process's environment with every setting spelled out, so that a child process has the same settings."""
+    """This process's environment with every setting spelled out, so that a child process has the same settings, and with MALLOC."""
     spelled = {f"FOOTNOTE_{field.name.upper()}": str(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
-    return {**os.environ, **spelled}
+    return {**MALLOC, **os.environ, **spelled}
