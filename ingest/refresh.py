@@ -299,14 +299,17 @@ class _Refresh:
         from ingest.sandbox import Sandbox
 
         def is_known(file: SourceFile) -> bool:
-            return known.get((file.source, file.path)) == file.sha256 or file.sha256 in purged
+            return known.get((file.source, file.path)) == file.sha256 or file.sha256 in purged or stays_out(file)
+
+        def stays_out(file: SourceFile) -> bool:
+            return file.inside is not None and fits(file.path, exclude.get(file.source, ()))
 
         before = remembered(self.root) if known else {}
         sandbox = copies.enter_context(Sandbox(self.settings, 1))
         found = unpack(files, sandbox, before, is_known, lambda done: self.progress(Progress("unpacking", done, len(files))))
         remember(self.root, {**before, **found.held} if in_part else found.held)
         self.warnings.extend(found.left_out)
-        return [file for file in found.files if not (file.inside and fits(file.path, exclude.get(file.source, ())))]
+        return [file for file in found.files if not stays_out(file)]
 
     def _has_version(self) -> bool:
         return (self.root / "CURRENT").exists()

@@ -193,8 +193,7 @@ class Sandbox:
         answer = _answered(child)
         if isinstance(answer, ParseFailure):
             return answer
-        members = tuple(Member(str(name), Path(place), int(size)) for name, place, size in answer["members"])
-        return Unpacked(bool(answer["archive"]), members, tuple(map(str, answer["left_out"])))
+        return unpacked(answer, self._scratch or Path(os.devnull))
 
     def render_page(self, path: Path, number: int, quotes: list[str], width: int) -> bytes:
         """PNG of a PDF page with `quotes` marked. Raises DocumentUnreadable."""
@@ -226,6 +225,14 @@ class Sandbox:
                     server.close()
                 server = self._servers[purpose] = _Server(purpose, self._scratch)
             return _Child(server, self._settings, self._scratch)
+
+
+def unpacked(answer: dict[str, Any], scratch: Path) -> Unpacked | ParseFailure:
+    """What a child says it unpacked, as long as all of it lies in `scratch`: a child that was taken over may name any file."""
+    members = tuple(Member(str(name), Path(place).resolve(), int(size)) for name, place, size in answer["members"])
+    if not all(each.file.is_relative_to(scratch.resolve()) and each.file.is_file() for each in members):
+        return ParseFailure("crashed", "Unpacking it led out of the folder for that.", "Leave it out.")
+    return Unpacked(bool(answer["archive"]), members, tuple(map(str, answer["left_out"])))
 
 
 def _answered(child: _Child) -> dict[str, Any] | ParseFailure:

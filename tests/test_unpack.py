@@ -23,7 +23,7 @@ from ingest.parse import parse
 from ingest.parse import unpack as unpacking
 from ingest.parse.unpack import member_label, unpack
 from ingest.purge import purge
-from ingest.sandbox import Sandbox
+from ingest.sandbox import Sandbox, unpacked
 from ingest.types import ParseFailure, Report, SourceFile, Unpacked
 from ingest.unpack import NAME
 from tests.folder import Folder
@@ -294,3 +294,23 @@ def test_a_container_that_failed_is_tried_again_where_that_may_help(company: Fol
 
     assert opener.asked == again and second.files == [file]
     assert first.left_out == ["all.zip was not unpacked: It failed."]
+
+
+@pytest.mark.parametrize("place", ["/etc/passwd", "scratch/../secret", "scratch/link"])
+def test_a_child_cannot_name_a_file_that_it_did_not_unpack(tmp_path: Path, place: str) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    (tmp_path / "secret").write_text("not for the index")
+    (scratch / "link").symlink_to(tmp_path / "secret")
+    (scratch / "0").write_text("unpacked")
+    honest, led_out = ([["a.md", str(tmp_path / each), 8]] for each in ("scratch/0", place))
+
+    assert isinstance(unpacked({"archive": True, "members": honest, "left_out": []}, scratch), Unpacked)
+    assert isinstance(unpacked({"archive": True, "members": [*honest, *led_out], "left_out": []}, scratch), ParseFailure)
+
+
+def test_what_is_excluded_inside_a_container_stays_out(company: Folder) -> None:
+    report = company.refresh(exclude=["travel.md"])
+    again = company.refresh(exclude=["travel.md"])
+
+    assert "all.zip/hr/mail.eml/travel.md" not in documents(company) and again.version == report.version
