@@ -33,6 +33,7 @@ from ingest.embed import WINDOW_TEXTS, EmbedderLike, EmbeddingCache, Tokens, emb
 from ingest.report import forget, keep
 from ingest.scan import Changes, Scan, compare, fits, scan
 from ingest.types import FileReport, Heading, Page, ParsedDocument, ParseFailure, Related, Report, SourceFile, Table
+from ingest.unpack import forget as forget_containers
 from ingest.unpack import remember, remembered, unpack
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def refresh(
         )
         if purge:
             forget(settings.index, collection)
+            forget_containers(root)
         elif not dry_run:
             keep(done, settings.index)
         return done
@@ -164,6 +166,7 @@ class _Refresh:
         self.warnings: list[str] = []
         self.files: list[FileReport] = []
         self.related: tuple[Related, ...] = ()
+        self.inside: frozenset[str] = frozenset()  # source/path of what was found in containers
 
     def run(
         self,
@@ -309,7 +312,14 @@ class _Refresh:
         found = unpack(files, sandbox, before, is_known, lambda done: self.progress(Progress("unpacking", done, len(files))))
         remember(self.root, {**before, **found.held} if in_part else found.held)
         self.warnings.extend(found.left_out)
-        return [file for file in found.files if not stays_out(file)]
+        files = [file for file in found.files if not stays_out(file)]
+        self.inside = frozenset(f"{file.source}/{file.path}" for file in files if file.inside)
+        return files
+
+    def _is_read(self, file: SourceFile, warning: str) -> bool:
+        """Whether a warning speaks of an attachment that is a document of its own."""
+        name = warning.removeprefix("attachment ").removesuffix(" was not read")
+        return f"{file.source}/{file.path}/{name}" in self.inside
 
     def _has_version(self) -> bool:
         return (self.root / "CURRENT").exists()
@@ -469,6 +479,7 @@ class _Refresh:
                 report = FileReport(file.path, "failed", seconds=seconds, reason=result.reason, cure=result.cure)
             else:
                 parsed = result if result.title else dataclasses.replace(result, title=fallback_title(file.path))
+                parsed = dataclasses.replace(parsed, warnings=tuple(each for each in parsed.warnings if not self._is_read(file, each)))
                 ids = draft.add(file, parsed, passages(parsed), added=added, replacing=document)
                 report = FileReport(
                     file.path,

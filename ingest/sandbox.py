@@ -366,7 +366,6 @@ class _Child:
                     "max_pages": settings.max_pages,
                     "max_chars": settings.max_chars,
                     "ocr": settings.ocr and ocr,
-                    "unpack": settings.unpack,
                 },
             }
         )

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Protocol
 
 from ingest.scan import SETTLED_NS, hashed
@@ -20,8 +20,9 @@ from ingest.types import ParseFailure, SourceFile, Unpacked
 NAME = "CONTAINERS.json"  # beside CURRENT; may be deleted at any time
 MAX_DEPTH = 3  # containers inside containers
 MAX_FILES = 5000  # of one container with all that is inside it
-MAILS = (".eml", ".mbox", ".msg")
-MAGIC = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"%PDF-")
+HEAD_BYTES = 65_536  # read to see whether a file may hold others: a message's header may be long
+MAGIC = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")
+PDF, MAIL = b"%PDF-", b"\nmime-version:"
 PASSING = ("timed_out", "out_of_memory", "crashed")  # kinds of failure that a quieter machine or another setting may not see
 TAR_AT, TAR = 257, b"ustar"
 
@@ -115,15 +116,13 @@ def _member(container: SourceFile, path: str, copy: Path, size: int, sha256: str
 
 
 def _may_hold(file: SourceFile) -> bool:
-    """By its first bytes; messages, which have none of their own, by their name."""
-    if PurePosixPath(file.path.lower()).suffix in MAILS:
-        return True
+    """By its first bytes, for a cheap no; whoever opens it decides."""
     try:
         with file.absolute.open("rb") as content:
-            head = content.read(1024)
+            head = content.read(HEAD_BYTES)
     except OSError:
         return False
-    return head.startswith(MAGIC) or MAGIC[-1] in head or head[TAR_AT : TAR_AT + len(TAR)] == TAR
+    return head.startswith(MAGIC) or head[TAR_AT : TAR_AT + len(TAR)] == TAR or PDF in head[:1024] or MAIL in b"\n" + head.lower()
 
 
 def remembered(folder: Path) -> dict[str, Held]:
@@ -138,6 +137,11 @@ def remembered(folder: Path) -> dict[str, Held]:
 def _files(body: Iterable[Any]) -> Iterator[tuple[str, int, str]]:
     for path, size, sha256 in body:
         yield str(path), int(size), str(sha256)
+
+
+def forget(folder: Path) -> None:
+    """Remove it: after a purge it must not name what was erased."""
+    (folder / NAME).unlink(missing_ok=True)
 
 
 def remember(folder: Path, held: Mapping[str, Held]) -> None:

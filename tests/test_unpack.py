@@ -309,6 +309,25 @@ def test_a_child_cannot_name_a_file_that_it_did_not_unpack(tmp_path: Path, place
     assert isinstance(unpacked({"archive": True, "members": [*honest, *led_out], "left_out": []}, scratch), ParseFailure)
 
 
+def test_a_message_is_known_by_its_content_and_unnamed_attachments_get_a_name(tmp_path: Path) -> None:
+    message = EmailMessage()
+    message["Subject"], message["From"], message["To"] = "Scan", "Ada <ada@example.com>", "bo@example.com"
+    message.set_content("See the page.")
+    message.add_attachment(LEAVE.encode(), maintype="application", subtype="json")
+    folder = Folder(tmp_path, unpack=True)
+    folder.root.joinpath("letter.txt").write_bytes(message.as_bytes())
+    folder.refresh()
+
+    assert set(documents(folder)) == {"letter.txt", "letter.txt/unnamed.json"}
+
+
+def test_after_a_purge_nothing_names_what_was_erased(company: Folder) -> None:
+    refreshed(company)
+    purge("all.zip/hr/mail.eml", "default", company.settings)
+
+    assert not (company.settings.index / "default" / NAME).exists()
+
+
 def test_what_is_excluded_inside_a_container_stays_out(company: Folder) -> None:
     report = company.refresh(exclude=["travel.md"])
     again = company.refresh(exclude=["travel.md"])

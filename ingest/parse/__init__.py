@@ -43,9 +43,6 @@ def parse(path: Path, name: str, settings: Settings, ask_time: Callable[[float],
         raise DocumentUnreadable("empty", "The file opens, but it holds no text.", _TEXT_CURE)
     if not document.title:
         document = dataclasses.replace(document, title=_title(document, name))
-    if settings.unpack:  # attachments are documents of their own
-        warnings = tuple(each for each in document.warnings if not (each.startswith("attachment ") and each.endswith(" was not read")))
-        document = dataclasses.replace(document, warnings=warnings)
     return document
 
 

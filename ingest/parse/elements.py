@@ -95,11 +95,13 @@ def _known_elsewhere(name: str) -> codecs.CodecInfo | None:
     return codecs.lookup(known) if known else None
 
 
+codecs.register(_known_elsewhere)
+
+
 def outlook_message(path: Path) -> OutlookMessage:
     """The message at `path`; raises whatever a broken compound file makes the reader raise."""
     import oxmsg
 
-    codecs.register(_known_elsewhere)
     message = oxmsg.Message.load(str(path))
     headers = {name.lower(): value for name, value in (message.message_headers or {}).items()}
     people = {}
@@ -128,7 +130,6 @@ def outlook_attachments(path: Path) -> Iterator[tuple[str, bytes]]:
     """Name and content of each file attached to an Outlook message; nothing of one that is not whole."""
     import oxmsg
 
-    codecs.register(_known_elsewhere)
     try:
         for each in oxmsg.Message.load(str(path)).attachments:
             yield clean_line(each.file_name or ""), each.file_bytes or b""

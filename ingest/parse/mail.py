@@ -10,6 +10,7 @@ import email.header
 import email.message
 import email.policy
 import email.utils
+import mimetypes
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -75,8 +76,10 @@ def _attached(message: email.message.Message, depth: int) -> Iterator[tuple[str,
             for each in inner[:1]:
                 if isinstance(each, email.message.Message):
                     yield from _attached(each, depth + 1)
-        elif (name := _file_name(part)) and _is_attached(part, name):
-            yield name, _bytes(part)
+            continue
+        name = _file_name(part)
+        if _is_attached(part, name) or part.get_content_maintype() not in ("text", "message"):
+            yield name or f"unnamed{mimetypes.guess_extension(part.get_content_type()) or ''}", _bytes(part)
 
 
 def _is_attached(part: email.message.Message, name: str) -> bool:

@@ -19,7 +19,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from config import Settings
-from ingest.parse.detect import HEAD_BYTES, zip_kind
+from errors import DocumentUnreadable
+from ingest.parse.detect import HEAD_BYTES, detect, zip_kind
 from ingest.types import Member, Unpacked
 
 MAX_MEMBERS = 1000  # of one container
@@ -45,7 +46,7 @@ def unpack(path: Path, name: str, into: Path, settings: Settings) -> Unpacked:
             return found if found.members else _unpack(True, _packed(path, name, opened), into, settings)
     if head[257:262] == b"ustar":
         return _unpack(True, _tarred(path), into, settings)
-    return _unpack(False, _attached(path, name, head), into, settings)
+    return _unpack(False, _attached(path, name), into, settings)
 
 
 Contents = Iterator[tuple[str, IO[bytes]]]
@@ -126,19 +127,22 @@ def _packed(path: Path, name: str, opened: Callable[[Path], Any]) -> Contents:
     yield PurePosixPath(name).stem, opened(path)
 
 
-def _attached(path: Path, name: str, head: bytes) -> Contents:
+def _attached(path: Path, name: str) -> Contents:
     """What is attached to a message or embedded in a PDF."""
-    suffix = PurePosixPath(name.lower()).suffix
+    try:
+        kind = detect(path, name)
+    except DocumentUnreadable:  # whoever reads it as a document says why
+        return
     found: Iterator[tuple[str, bytes]] = iter(())
-    if b"%PDF-" in head[:1024]:
+    if kind == "pdf":
         from ingest.parse.pdf import embedded
 
         found = embedded(path)
-    elif suffix in (".eml", ".mbox"):
+    elif kind in ("eml", "mbox"):
         from ingest.parse.mail import attached
 
-        found = attached(path.read_bytes(), suffix == ".mbox")
-    elif suffix == ".msg":
+        found = attached(path.read_bytes(), kind == "mbox")
+    elif kind == "msg":
         from ingest.parse.elements import outlook_attachments
 
         found = outlook_attachments(path)
