@@ -25,7 +25,8 @@ from rag.engine.store import Store, common
 
 GAP_S = 0.2  # seconds between two tokens of an answer while a prompt is read: about as fast as people read
 MOST_GAPS = 5  # times as long while as many people wait for their first word: they have nothing to read yet
-READING_SHARE = 8.0  # times as long as everybody's next word takes, prompts may be read before it even where that makes the gap longer
+READING_SHARE = 8.0  # times as long as everybody's next word takes, prompts may be read before it even where that makes the gap longer, …
+LARGER_SHARE, READING_S = 20.0, 1.0  # … and so many where that takes no longer than so many seconds: who waits has nothing to read
 STEP_S = 0.5  # seconds of reading in one go while nobody's answer is written: as long a stop, or a new arrival, waits for a slow model
 LEAST_READ = 64  # tokens that are read in one go at least: llama.cpp's attention is slow on fewer, and 48 take as long
 WORTH_WAITING = 32  # tokens that another person's prompt must share for it to be waited for; fewer are read sooner than waited for
@@ -322,7 +323,8 @@ class Scheduler:
         self._wrote = False
         people = len(self._waiting) + sum(not each.writes and not each.patient for each in self._running)
         gap = GAP_S * min(MOST_GAPS, max(1, people))
-        seconds = max(gap - self._written_s, READING_SHARE * self._written_s) if writing else STEP_S
+        longer = max(READING_SHARE * self._written_s, min(LARGER_SHARE * self._written_s, READING_S))
+        seconds = max(gap - self._written_s, longer) if writing else STEP_S
         return self._piece(reading, int(self._rate * seconds))
 
     def _piece(self, reading: Sequence[Request], room: int) -> list[tuple[Request, Part]]:
