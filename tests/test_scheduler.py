@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +27,7 @@ from rag.engine.model import LanguageModel
 from rag.engine.scheduler import Request, Scheduler, Steps
 from rag.engine.state import Bytes, Layer, Layout
 from rag.engine.store import Store, common
+from rag.place import MALLOC
 from rag.types import Turn
 from tests.fake_memory import END, FakeMemory, failing, logits
 
@@ -105,6 +109,35 @@ def test_rows_are_those_that_llama_cpp_wrote_down(transposed: bool) -> None:
     for wrong in (written[:-3], numpy.append(written, numpy.uint8(0)), written[4:]):
         with pytest.raises(ValueError):
             state.read(wrong)
+
+
+KEPT_AND_LET_GO = """
+from pathlib import Path
+from rag.engine import state
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+before, kept = resident(), []
+for _ in range(100):
+    piece = state.pages(2, 1000, 1000)
+    piece[...] = 1
+    kept.append((piece, bytes(50_000)))
+full = resident() - before
+kept = [beside for _, beside in kept]
+del piece
+print(full, resident() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not say what a process holds")
+def test_rows_that_are_let_go_leave_no_hole_in_the_heap() -> None:
+    """200 MB come and go in pieces among small things that stay, with malloc set up as the engine's is: they are the system's again."""
+    printed = subprocess.run(
+        [sys.executable, "-c", KEPT_AND_LET_GO], env={**os.environ, **MALLOC}, cwd=config.ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    full, left = (int(each) for each in printed.split())
+    assert full > 200_000_000 and left < 20_000_000
 
 
 # ---- the scheduler, with a memory that checks every call

@@ -7,6 +7,8 @@ state is that of llama_kv_cache::state_write of llama.cpp 0c1e570; a state in an
 
 from __future__ import annotations
 
+import math
+import mmap
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -85,6 +87,16 @@ class Layout:
         return at
 
 
+def pages(*shape: int) -> Bytes:
+    """Bytes, all 0, in pages of their own: let go, they are the system's at once.
+
+    What is kept comes and goes in pieces of all sizes; among everybody's small things in malloc's heap each would leave a hole.
+    """
+    size = math.prod(shape)
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+    return numpy.frombuffer(mmap.mmap(-1, max(1, size), **private), dtype=numpy.uint8, count=size).reshape(shape)
+
+
 def read(state: Bytes, start: int = 0) -> tuple[Layout, Bytes]:
     """Layout of a state, and its rows from the position `start` on. Raises ValueError for a state of another form."""
     try:
@@ -138,7 +150,7 @@ def _rows(state: Bytes, at: int, count: int, start: int) -> tuple[Layout, Bytes,
             blocks.append(state[at : at + count * row].reshape(count, 1, row))
         at += count * runs[-1].row
     width = max(each.row for each in runs)
-    rows = numpy.empty((len(runs), count - start, width), dtype=numpy.uint8)
+    rows = pages(len(runs), count - start, width)
     for into, run, block in zip(rows, runs, blocks, strict=True):
         into[:, : run.row] = block[wanted].reshape(len(into), run.row)
     return Layout(layers, bool(transposed), tuple(runs)), rows, at

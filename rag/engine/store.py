@@ -13,7 +13,7 @@ from collections.abc import Hashable, Iterator, Sequence
 
 import numpy
 
-from rag.engine.state import Bytes
+from rag.engine.state import Bytes, pages
 
 
 class Node:
@@ -110,11 +110,11 @@ class Store:
 
     def _split(self, node: Node, at: int) -> Node:
         """Part a node after `at` of its tokens; returns the upper part."""
-        lower = Node(node.tokens[at:], node.rows[:, at:].copy(), node)
+        lower = Node(node.tokens[at:], _own(node.rows[:, at:]), node)
         lower.children, lower.uses, lower.worth, lower.last, lower.pinned = node.children, node.uses, node.worth, node.last, node.pinned
         for child in lower.children.values():
             child.parent = lower
-        node.tokens, node.rows, node.children = node.tokens[:at], node.rows[:, :at].copy(), {lower.tokens[0]: lower}
+        node.tokens, node.rows, node.children = node.tokens[:at], _own(node.rows[:, :at]), {lower.tokens[0]: lower}
         return node
 
     def _touch(self, node: Node) -> None:
@@ -144,6 +144,13 @@ class Store:
             ahead += node.children.values()
             if not node.children and node.parent is not None:
                 yield node
+
+
+def _own(rows: Bytes) -> Bytes:
+    """A copy, so that the rows beside them can be let go."""
+    copied = pages(*rows.shape)
+    copied[...] = rows
+    return copied
 
 
 def common(one: Sequence[int], other: Sequence[int]) -> int:
