@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from bench.workload import Ask
 from config import ROOT
 from errors import FootnoteError
+from rag import WAITING
 from rag.engine.model import LanguageModel
 
 BUILT = ROOT / "var" / "llama-server"  # where scripts/llama_server.sh puts what it makes
@@ -101,7 +102,7 @@ class Served:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as printed:
             self._process = subprocess.Popen(
-                list(command(self._port)), cwd=ROOT, env={**os.environ, **(environment or {})}, stdin=subprocess.DEVNULL,
+                list(command(self._port)), cwd=ROOT, env={**_without_ours(), **(environment or {})}, stdin=subprocess.DEVNULL,
                 stdout=printed, stderr=printed,
             )  # fmt: skip  # in this session: some kernels share processors by session, and a peer must not have more than we have
         deadline = time.monotonic() + START_S
@@ -184,6 +185,11 @@ def example_server(name: str, model: Path, logs: Path, options: dict[str, Any]) 
 
     path = {"PYTHONPATH": str(script.parent / "libraries")}
     return Served(name, command, "/v1/completions", body, said, "/healthz", logs / "examples-server.log", path)
+
+
+def _without_ours() -> dict[str, str]:
+    """The environment without what this package sets for itself: a server has the defaults that it has elsewhere."""
+    return {name: value for name, value in os.environ.items() if WAITING.get(name) != value}
 
 
 def _made(name: str) -> Path:
