@@ -23,6 +23,7 @@ from config import ROOT
 from errors import FootnoteError
 from rag import WAITING
 from rag.engine.model import LanguageModel
+from rag.place import MALLOC
 
 BUILT = ROOT / "var" / "llama-server"  # where scripts/llama_server.sh puts what it makes
 START_S = 60.0  # a server loads the model and warms up
@@ -189,7 +190,7 @@ def example_server(name: str, model: Path, logs: Path, options: dict[str, Any]) 
 
 def _without_ours() -> dict[str, str]:
     """The environment without what this package sets for itself: a server has the defaults that it has elsewhere."""
-    return {name: value for name, value in os.environ.items() if WAITING.get(name) != value}
+    return {name: value for name, value in os.environ.items() if {**WAITING, **MALLOC}.get(name) != value}
 
 
 def _made(name: str) -> Path:
