@@ -86,8 +86,9 @@ def _say(text: str) -> None:
 
 def _as_the_engine() -> None:
     """Begin again with malloc set up as in the engine's process, since some measures run the model in this one; it is read at the start."""
-    if not MALLOC.keys() <= os.environ.keys():
-        os.execve(sys.executable, sys.orig_argv, {**MALLOC, **os.environ})
+    wanted = {**MALLOC, **os.environ}
+    if wanted != dict(os.environ):
+        os.execve(sys.executable, sys.orig_argv, wanted)
 
 
 if __name__ == "__main__":
