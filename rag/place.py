@@ -21,9 +21,8 @@ SOCKET_BYTES = 100  # longest path of a Unix socket that works everywhere: Linux
 ASKED_EACH_TIME = frozenset(
     {"collection", "keep_passages", "port", "upload_mb", "index", "home"}
 )  # no part of an engine's identity
-MALLOC = {  # glibc's, which gives each thread a heap that keeps what was freed; others ignore these. Prompts that go go back at once, …
+MALLOC = {  # glibc's, which gives each thread a heap that keeps what was freed; others ignore these. What prompts leave goes back at once
     "MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": str(8 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # … and a language model and its memory lie in large pages where the system has them
 }  # fmt: skip
 CODE = ("config.py", "errors.py", "rag/**/*.py", "ingest/**/*.py", "records/**/*.py", "prompts/*")
 
