@@ -1,7 +1,7 @@
 """A GGUF file → the engines that can run it, ours and others', asked in one way: a question in, pieces of text out as they come.
 
 `Llama` of llama-cpp-python behind a lock, llama-server, and the examples/server of llama-cpp-python's source; `scripts/llama_server.sh`
-makes the latter two. The servers are processes of their own on 127.0.0.1 that wait without using the processor while others are measured.
+makes the latter two. Each is a process of its own that waits without using the processor while others are measured.
 """
 
 from __future__ import annotations
@@ -12,18 +12,17 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from bench.apart import Apart, Failed
 from bench.workload import Ask
-from config import ROOT
+from config import ROOT, Settings
 from errors import FootnoteError
 from rag import WAITING
-from rag.engine.model import LanguageModel
-from rag.place import MALLOC
+from rag.place import MALLOC, environment
 
 BUILT = ROOT / "var" / "llama-server"  # where scripts/llama_server.sh puts what it makes
 START_S = 60.0  # a server loads the model and warms up
@@ -45,46 +44,37 @@ class Engine(Protocol):
     def close(self) -> None: ...
 
 
-class Ours:
-    """This checkout's engine in this process."""
+class Messages:
+    """An engine of Python in a process of its own that gets messages and lays them into the model's template itself."""
 
-    def __init__(self, name: str, model: LanguageModel) -> None:
+    def __init__(self, name: str, module: str, options: Mapping[str, Any], log: Path, environment: Mapping[str, str]) -> None:
+        """`module` is run; Raises PeerFailed where its engine does not start."""
         self.name = name
-        self._model = model
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as printed:
+            try:
+                self._apart = Apart([sys.executable, "-m", module], options, cwd=ROOT, env=dict(environment), stderr=printed)
+            except Failed as error:
+                raise PeerFailed(f"{name} did not start: {error}", f"See {log}.") from None
 
     def write(self, ask: Ask, most: int) -> Iterator[str]:
-        """Pieces; laying the messages into the template counts, as it does for `Locked`."""
-        return self._model.generate(self._model.chat(ask.messages), max_tokens=most)
+        try:
+            yield from self._apart.write([{"role": turn.role, "content": turn.content} for turn in ask.messages], most)
+        except Failed as error:
+            raise PeerFailed(f"{self.name} broke off: {error}") from None
 
     def close(self) -> None:
-        self._model.close()
+        self._apart.close()
 
 
-class Locked:
-    """`Llama.create_chat_completion` behind a lock: what an app does that shares one model among its threads."""
+def ours(settings: Settings) -> Messages:
+    """This checkout's engine with these settings, in a process with the engine's environment."""
+    return Messages("Footnote", "bench.ours", {}, settings.logs / "ours.log", environment(settings))
 
-    def __init__(self, name: str, path: Path, **options: Any) -> None:
-        import llama_cpp
 
-        self.name = name
-        self._llama = llama_cpp.Llama(model_path=str(path), verbose=False, **options)
-        self._lock = threading.Lock()
-
-    def write(self, ask: Ask, most: int) -> Iterator[str]:
-        messages: Any = [{"role": turn.role, "content": turn.content} for turn in ask.messages]
-        with self._lock:
-            events: Any = self._llama.create_chat_completion(
-                messages=messages, max_tokens=most, temperature=0.0, repeat_penalty=1.0, stream=True
-            )
-            for event in events:
-                yield event["choices"][0]["delta"].get("content") or ""
-
-    def read_last(self, count: int) -> tuple[int, ...]:
-        """The first `count` tokens of what was read last: whether its prompt was the same as ours."""
-        return tuple(int(each) for each in self._llama.input_ids[:count])
-
-    def close(self) -> None:
-        self._llama.close()
+def locked(name: str, model: Path, logs: Path, options: dict[str, Any]) -> Messages:
+    """`Llama` behind a lock, with these options of its own."""
+    return Messages(name, "bench.locked", {"path": str(model), **options}, logs / "locked.log", _without_ours())
 
 
 class Served:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy
 
 from bench.measures import Bench, Measured
-from bench.peers import Engine, Locked, Ours, PeerFailed, example_server, llama_server
+from bench.peers import Engine, PeerFailed, example_server, llama_server, locked, ours
 from bench.workload import ANSWER_TOKENS, FOLLOW_UP, PEOPLE, SEED, STORY, Ask, Round, Workload, prefix, workload
 from evals.prepare import opened
 from evals.questions import read
@@ -102,12 +102,11 @@ def serving(bench: Bench) -> Measured:
     """Every row of the table for every engine. `limit` is the number of rounds, ROUNDS unless told."""
     rounds = bench.limit or ROUNDS
     file = converted(bench.settings, bench.say)
-    model = LanguageModel(dataclasses.replace(bench.settings, answers_at_once=PEOPLE, memory_mb=MEMORY_MB), bench.say, file=file)
-    ours = Ours("Footnote", model)
-    engines: list[Engine] = [ours]
+    model = LanguageModel(bench.settings, bench.say, file=file)  # counts tokens, and says at the end whether words are the same
+    engines: list[Engine] = []
     try:
         asked = _workload(bench, model, rounds)
-        model.clear()
+        engines.append(ours(dataclasses.replace(bench.settings, answers_at_once=PEOPLE, memory_mb=MEMORY_MB)))
         missing: dict[str, str] = {}
         heats: list[tuple[str, str, float]] = []
         for peer in _peers(file.path, bench.settings.logs, asked.heat, heats, missing, bench.say):
@@ -117,6 +116,7 @@ def serving(bench: Bench) -> Measured:
     finally:
         for each in engines:
             each.close()
+        model.close()
     reading = _reading(bench, asked, file, rounds)
     names = [each.name for each in engines]
     body = {
@@ -200,7 +200,7 @@ def _peers(
     small = {"n_ctx": WINDOW, "n_seq_max": 16, "n_batch": 512, "n_ubatch": 512, "store_logits": False}
     families: dict[str, tuple[Callable[[str, Any], Engine], Any, dict[str, Any]]] = {
         "Llama behind a lock": (
-            lambda name, options: Locked(name, path, **options),
+            lambda name, options: locked(name, path, logs, options),
             {"n_ctx": CONVERSATION},
             {
                 f"all cores, n_batch 512, flash attention {'on' if flash else 'off'}":

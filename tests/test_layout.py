@@ -22,7 +22,7 @@ DOORS = {
     "sentence_transformers": ("ingest/embed.py", "rag/rerank.py"),
     "torch": ("ingest/embed.py", "rag/rerank.py", "rag/reader.py", "tune/"),
     "transformers": ("ingest/embed.py", "rag/rerank.py", "rag/reader.py", "tune/"),
-    "llama_cpp": ("rag/engine/", "bench/peers.py"),  # the latter measures it as a peer
+    "llama_cpp": ("rag/engine/", "bench/locked.py"),  # the latter measures it as a peer
     "streamlit": ("app.py", "ui/"),
     "sqlite3": ("ingest/catalog.py", "ingest/embed.py", "ingest/uploads.py", "ingest/refresh.py", "records/"),
     "pypdf": ("ingest/parse/", "bench/reading.py"),  # the latter measures it as a peer

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import random
+import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 import config
-from bench.peers import Locked, Ours
-from bench.serving import NEAR_TIE, Heard, _written_a_second, crowd, distance, listen
+from bench.apart import Apart, Failed
+from bench.locked import Locked
+from bench.peers import PeerFailed, locked, ours
+from bench.serving import NEAR_TIE, Heard, _written_a_second, crowd, distance
 from bench.workload import SHARED, Ask, Find, prefix, shared, workload, zipf
 from errors import UsageError
 from ingest.types import Passage
@@ -21,6 +26,7 @@ from rag.prompt import prompt
 from rag.types import Hit, Turn
 
 ROUNDS = 2
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def word_tokens(messages: Sequence[Turn]) -> list[int]:
@@ -104,28 +110,66 @@ def test_writing_is_counted_over_the_time_in_which_somebody_writes() -> None:
     assert Heard(1.0, (), 4.0, "").first_s == 3.0
 
 
+def test_what_an_engine_apart_says_comes_piece_by_piece_to_whoever_asked(tmp_path: Path) -> None:
+    """Several at once; what its libraries print is no answer; a failure reaches the one whom it concerns."""
+    engine = tmp_path / "engine.py"
+    engine.write_text(
+        "import time\n"
+        "from bench.apart import serve\n"
+        "def make(options):\n"
+        "    def write(messages, most):\n"
+        "        print('a library says hello')\n"
+        "        if messages[0]['content'] == 'fail':\n"
+        "            raise ValueError('no such word')\n"
+        "        for number in range(most):\n"
+        "            time.sleep(0.001)\n"
+        "            yield f\"{options['greeting']} {messages[0]['content']} {number};\"\n"
+        "    return write\n"
+        "serve(make)\n"
+    )
+    one = Apart([sys.executable, str(engine)], {"greeting": "hello"}, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    try:
+        with ThreadPoolExecutor(4) as people:
+            said = list(people.map(lambda name: list(one.write([{"role": "user", "content": name}], 3)), "abcd"))
+        assert said == [[f"hello {name} {number};" for number in range(3)] for name in "abcd"]
+        with pytest.raises(Failed, match="no such word"):
+            list(one.write([{"role": "user", "content": "fail"}], 3))
+        one._process.kill()
+        with pytest.raises(Failed, match="gone|ended"):
+            list(one.write([{"role": "user", "content": "a"}], 3))
+    finally:
+        one.close()
+
+
+def test_an_engine_apart_that_cannot_start_says_why(tmp_path: Path) -> None:
+    """And leaves no process behind."""
+    with pytest.raises(PeerFailed, match="did not start"):
+        locked("plain", tmp_path / "missing.gguf", tmp_path, {})
+
+
 @pytest.mark.real
 def test_ours_and_a_plain_llama_say_the_same_up_to_near_ties(tmp_path: Path) -> None:
     """The same file, prompts and tokens: alone, two at once, and `Llama` behind a lock."""
     settings = dataclasses.replace(config.load(), home=tmp_path, context_tokens=1024)
     file = converted(settings, lambda _: None)
     model = LanguageModel(settings, file=file)
-    plain = Locked("plain", file.path, n_ctx=1024)
-    ours = Ours("ours", model)
+    engines = [ours(settings), locked("plain", file.path, tmp_path, {"n_ctx": 1024})]
     try:
         asks = []
         for town in ("Bremen", "Turin"):
             text = f"{town} has a market every Friday.\n\nWhen is the market of {town}?"
             turns = (Turn("system", "Answer from the text."), Turn("user", text))
             asks.append(Ask("towns", town, turns, tuple(model.chat(turns))))
-        alone = [listen(ours, ask, 12).text for ask in asks]
-        model.clear()
-        for engine in (ours, plain):
+        alone = ["".join(model.generate(ask.tokens, max_tokens=12)) for ask in asks]
+        for engine in engines:
             for ask, text, heard in zip(asks, alone, crowd(engine, asks, 12), strict=True):
                 assert heard.text and heard.first_s > 0
                 assert heard.text == text or distance(model, ask.tokens, text, heard.text) < NEAR_TIE
-        listen(plain, asks[0], 4)
+        plain = Locked(str(file.path), n_ctx=1024)
+        list(plain.write([{"role": turn.role, "content": turn.content} for turn in asks[0].messages], 4))
         assert plain.read_last(len(asks[0].tokens)) == asks[0].tokens
-    finally:
-        ours.close()
         plain.close()
+    finally:
+        for engine in engines:
+            engine.close()
+        model.close()

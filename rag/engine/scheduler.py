@@ -64,6 +64,7 @@ class Request:
         self.read = 0  # of its tokens that the memory holds
         self.sequence = -1
         self.told = False  # it got its first logits: its prompt was read
+        self.over = False  # its caller was told that nothing more comes
         self.since = 0.0
         self.failures = 0
         self.behind: Request | None = None  # whose reading it waits for,
@@ -77,6 +78,11 @@ class Request:
     def writes(self) -> bool:
         """Its prompt is read: each step may continue it."""
         return self.told and self.remaining <= self.rows
+
+    @property
+    def joins(self) -> bool:
+        """It can be continued together with those that write: all of its prompt that is left is what its first word comes from."""
+        return self.remaining <= self.rows and (self.told or not self.patient)
 
     def say(self, piece: Any) -> None:
         """Hand something to the caller."""
@@ -310,8 +316,8 @@ class Scheduler:
             self._suspects = [each for each in self._suspects if each in self._running]
         able = self._suspects[:1] or [each for each in self._running if each.adapter == adapter]
         able = [each for each in able if not self._follow(each)]
-        writing = [each for each in able if each.writes]
-        reading = [each for each in able if not each.writes]
+        writing = [each for each in able if each.joins]
+        reading = [each for each in able if not each.joins]
         if any(not each.patient for each in able):
             reading = [each for each in reading if not each.patient]
         now = time.monotonic()
@@ -391,6 +397,9 @@ class Scheduler:
         for (request, part), rows in zip(planned, found, strict=True):
             if part.rows and request.rows:
                 self._advance(request, rows)
+        for request, _ in planned:
+            if request.over:  # everybody has heard by now what this step brought: keeping a prompt takes a while
+                self._end(request)
 
     def _advance(self, request: Request, rows: Logits | None) -> None:
         """Hand a request its logits and hear what it wants next; None begins it."""
@@ -403,9 +412,7 @@ class Scheduler:
             last = error
         else:
             return
-        request.rows = 0
-        if request.sequence >= 0:
-            self._end(request)
+        request.rows, request.over = 0, True
         request.say(last)
 
     def cut(self, request: Request, length: int) -> None:
