@@ -135,7 +135,7 @@ def test_what_an_engine_apart_says_comes_piece_by_piece_to_whoever_asked(tmp_pat
         with pytest.raises(Failed, match="no such word"):
             list(one.write([{"role": "user", "content": "fail"}], 3))
         one._process.kill()
-        with pytest.raises(Failed, match="gone|ended"):
+        with pytest.raises(Failed, match=r"gone|ended"):
             list(one.write([{"role": "user", "content": "a"}], 3))
     finally:
         one.close()
