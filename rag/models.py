@@ -220,8 +220,8 @@ def _bench_table(result: dict[str, Any]) -> str:
 def _fit(found: dict[str, Any]) -> str:
     people = ", ".join(f"{count}: {1000 * int(count) / step:.0f}" for count, step in found["step_ms"].items())
     flash = "with" if found["flash"] else "without"
-    threads = f"{found['threads_batch']} threads to read, {found['threads']} to write alone"
-    return f"{threads}, {flash} flash attention; tokens a second by people who write at once: {people}."
+    threads = f"{found['threads_batch']} threads to read, {found['threads']} to write alone, {flash} flash attention"
+    return f"{threads}; behind prompts of {found['behind']} tokens, tokens a second by people who write at once: {people}."
 
 
 def _shown(spread: dict[str, float]) -> str:

@@ -13,7 +13,7 @@ from rag.engine.fit import DRAFTS, PEOPLE, Trial
 
 def trial(threads: int, flash: bool, read_rate: float, alone_s: float, eight_s: float) -> Trial:
     steps = {count: alone_s + (eight_s - alone_s) * (count - 1) / 7 for count in PEOPLE}
-    return Trial(Shape(8, 512, threads, threads, flash), read_rate, steps, {count: alone_s * count for count in DRAFTS})
+    return Trial(Shape(8, 1536, threads, threads, flash), 1024, read_rate, steps, {count: alone_s * count for count in DRAFTS})
 
 
 def never() -> bool:
@@ -50,6 +50,7 @@ def test_a_machine_is_measured_once(tmp_path: Path) -> None:
         assert more == dataclasses.replace(first, sequences=more.sequences) and more.sequences > first.sequences and len(said) == 1
         assert fit.room(weights, dataclasses.replace(settings, memory_mb=1)) == (1, 1024) and fit.store_bytes(weights, settings) > 0
         entry = next(value for name, value in files.register(settings).items() if name.startswith(fit.KEY))
+        assert 0 < entry["behind"] <= 256, "eight prompts of more than that are more than memory_mb"
         assert set(entry["step_ms"]) == {str(each) for each in PEOPLE} and entry["read_rate"] > 0
     finally:
         weights.close()

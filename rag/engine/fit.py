@@ -18,27 +18,30 @@ from typing import Any
 from config import Settings
 from rag.engine.context import Context, Part, Shape, Weights, cores
 from rag.engine.files import ModelFile, record, register
+from rag.engine.state import Bytes
 
 STEP_TOKENS = 256  # llama.cpp pads a memory to this
+BEHIND = 1024  # tokens of a prompt in a trial, as far as memory_mb goes: behind a prompt with passages attention is half of the work
 RUNNING_SHARE = 0.6  # of memory_mb is for running prompts, the rest for what earlier ones leave
 PEOPLE = (1, 2, 4, 8)  # answers written in one step
 DRAFTS = (1, 4, 8, 16)  # tokens of one answer in one step: what checking a drafted continuation would cost
 TRIAL_S = 1.0  # seconds that reading may take in one trial; a slow model is tried with fewer tokens
-MOST_READ, LEAST_READ = 256, 16  # tokens of a prompt in a trial
-READ_BY = 3  # people whose prompts are read in a trial; the others get copies
-ROUNDS = 3  # of each kind of step; the quickest counts, since what disturbs a trial only makes it slower
+MOST_READ, LEAST_READ = 256, 16  # tokens that are really read in a trial; what a prompt has before them are copies
+ROUNDS = 3  # of each kind of step, and of reading; the quickest counts, since what disturbs a trial only makes it slower
 TYPICAL_READ, TYPICAL_WRITTEN = 1500, 100  # tokens of a prompt with passages and of an answer: what the best is best for
 BETTER = 0.9  # of the usual shape's time, that another must take at most to be preferred: trials are noisy
 BUSY = 0.75  # load of a core, over the last minute, from which on trials are put off
 
-KEY = "fit"  # of the register's entry
+KEY = "fit behind a prompt"  # of the register's entry
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Trial:
-    """What a shape cost: tokens read a second; seconds of a step by people who write, and by tokens of one draft."""
+    """What a shape cost with prompts of `behind` tokens: tokens read a second, in the middle of one; seconds of a step behind them by
+    people who write, and by tokens of one draft."""
 
     shape: Shape
+    behind: int
     read_rate: float
     step_s: dict[int, float]
     draft_s: dict[int, float]
@@ -106,7 +109,14 @@ def trials(weights: Weights, settings: Settings) -> list[Trial]:
     """Every sensible shape, measured; the usual one first."""
     most = settings.threads or cores()
     threads = [most] if settings.threads or most == 1 else [most, (most + 1) // 2]
-    return [_trial(weights, Shape(PEOPLE[-1], 2 * STEP_TOKENS, count, count, flash)) for count in threads for flash in (True, False)]
+    behind = _behind(weights, settings)
+    window = behind + STEP_TOKENS
+    return [_trial(weights, Shape(PEOPLE[-1], window, count, count, flash), behind) for count in threads for flash in (True, False)]
+
+
+def _behind(weights: Weights, settings: Settings) -> int:
+    most = int(settings.memory_mb * 1e6 / (PEOPLE[-1] * weights.cell_bytes))
+    return max(STEP_TOKENS, min(BEHIND, (min(most, weights.trained_tokens) // STEP_TOKENS - 1) * STEP_TOKENS))
 
 
 def chosen(measured: Sequence[Trial]) -> Trial:
@@ -117,7 +127,7 @@ def chosen(measured: Sequence[Trial]) -> Trial:
     if lone.step_s[1] >= BETTER * best.step_s[1]:
         return best
     steps, drafts = ({**of, 1: lone_of[1]} for of, lone_of in ((best.step_s, lone.step_s), (best.draft_s, lone.draft_s)))
-    return Trial(dataclasses.replace(best.shape, threads=lone.shape.threads), best.read_rate, steps, drafts)
+    return dataclasses.replace(best, shape=dataclasses.replace(best.shape, threads=lone.shape.threads), step_s=steps, draft_s=drafts)
 
 
 def as_entry(trial: Trial) -> dict[str, Any]:
@@ -127,6 +137,7 @@ def as_entry(trial: Trial) -> dict[str, Any]:
         "threads": found.threads,
         "threads_batch": found.threads_batch,
         "flash": found.flash,
+        "behind": trial.behind,
         "read_rate": round(trial.read_rate, 1),
         "step_ms": {str(count): round(1000 * seconds, 2) for count, seconds in trial.step_s.items()},
         "draft_ms": {str(count): round(1000 * seconds, 2) for count, seconds in trial.draft_s.items()},
@@ -145,34 +156,54 @@ def _processor() -> str:
         return platform.processor()
 
 
-def _trial(weights: Weights, shape: Shape) -> Trial:
+def _trial(weights: Weights, shape: Shape, behind: int) -> Trial:
     context = Context(weights, shape)
     try:
         started = time.perf_counter()
         context.decode([Part(0, 0, [1] * LEAST_READ, 0)])  # touches the weights and starts the threads
         slow = (time.perf_counter() - started) / LEAST_READ
-        count = max(LEAST_READ, min(MOST_READ, int(TRIAL_S / slow / READ_BY)))
+        count = max(LEAST_READ, min(MOST_READ, int(TRIAL_S / slow / ROUNDS)))
         context.cut(0, 0)
-        rates = []
-        for person in range(READ_BY):
-            started = time.perf_counter()
-            context.decode([Part(person, 0, [1] * count, 1)])
-            rates.append(count / (time.perf_counter() - started))
-        for person in range(READ_BY, PEOPLE[-1]):
-            context.copy(0, person, count)
-        steps = {people: _quickest(context, range(people), count, 1) for people in PEOPLE}
-        drafts = {tokens: _quickest(context, range(1), count, tokens) for tokens in DRAFTS}
+        context.decode([Part(0, 0, [1] * count, 0)])
+        read = _saved(context)
+        middle = _lay(context, 0, read, count, behind // 2)
+        rate = count / _quickest(context, range(1), middle, count, 1)
+        for person in range(PEOPLE[-1]):
+            start = _lay(context, person, read, count, behind)
+        steps = {people: _quickest(context, range(people), start, 1, 1) for people in PEOPLE}
+        drafts = {tokens: _quickest(context, range(1), start, tokens, tokens) for tokens in DRAFTS}
     finally:
         context.close()
-    return Trial(shape, max(rates), steps, drafts)
+    return Trial(shape, start, rate, steps, drafts)
 
 
-def _quickest(context: Context, sequences: range, start: int, tokens: int) -> float:
-    """Seconds of a step in which each sequence gets some tokens more; afterwards they are as before."""
+def _saved(context: Context) -> Bytes | None:
+    """What the first sequence holds; None where this model's prompts cannot be kept."""
+    try:
+        return context.save(0, 0) if context.cuts else None
+    except ValueError:
+        return None
+
+
+def _lay(context: Context, sequence: int, read: Bytes | None, count: int, behind: int) -> int:
+    """A sequence holds about `behind` tokens, copies of the `count` that were read: what they say makes no difference to what they cost.
+    Where they cannot be copied it holds those alone. Returns how many it holds."""
+    if read is None:
+        if sequence:
+            context.copy(0, sequence, count)
+        return count
+    context.cut(sequence, 0)
+    pieces = [read] * max(1, behind // count)
+    context.load(sequence, pieces)
+    return count * len(pieces)
+
+
+def _quickest(context: Context, sequences: range, start: int, tokens: int, rows: int) -> float:
+    """Seconds of a step in which each sequence gets some tokens more, `rows` of them with logits; afterwards they are as before."""
     taken = []
     for _ in range(ROUNDS):
         started = time.perf_counter()
-        context.decode([Part(each, start, [1] * tokens, tokens) for each in sequences])
+        context.decode([Part(each, start, [1] * tokens, rows) for each in sequences])
         taken.append(time.perf_counter() - started)
         for each in sequences:
             context.cut(each, start)
