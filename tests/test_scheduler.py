@@ -259,7 +259,7 @@ def test_people_who_come_together_read_what_they_share_once(scheduler: Scheduler
     shared = [number % END for number in range(600)]
     requests = run(scheduler, *((shared + [number] * 10, 4) for number in range(8)))
     assert sum(each.counts["prompt_tokens"] for each in requests) <= 600 + 8 * 10
-    assert memory.used == 0
+    assert scheduler.state()["running"] == 0 and memory.used == 0
 
 
 def test_a_prompt_that_parts_in_the_middle_of_another_shares_the_start(scheduler: Scheduler) -> None:
@@ -320,6 +320,59 @@ def test_nobodys_words_wait_for_a_long_prompt() -> None:
         assert len(pieces) >= 5 and max(each[0] for each in steps) <= 450
         assert all(later - before == 2 for before, later in zip(pieces, pieces[1:], strict=False)), "a word between two pieces"
     finally:
+        scheduler.close()
+
+
+def test_a_known_prompt_joins_those_who_write() -> None:
+    """Its last token, all that is left to read of it, goes with everybody's next words instead of holding them up."""
+    steps = list[list[tuple[int, int]]]()  # (first position, tokens) of each part
+    going = threading.Event()
+
+    def watched(parts: Sequence[Part]) -> None:
+        steps.append([(each.start, len(each.tokens)) for each in parts])
+        going.wait(10 if len(steps) == 2 else 0)  # the writer's second step waits until the others have come
+
+    scheduler = Scheduler(lambda: FakeMemory(fails=watched), 100_000)  # type: ignore[arg-type, return-value]
+    try:
+        going.set()
+        run(scheduler, *(([number] * 300, 1) for number in (2, 3, 4)))
+        going.clear()
+        steps.clear()
+        prompt = next(each for each in ([5] * 10, [6] * 10, [7] * 10, [8] * 10) if len(expected(each, 30, None)) == 30)
+        writer, known = Request(prompt, writing(30)), [Request([number] * 300, writing(1)) for number in (2, 3, 4)]
+        scheduler.submit(writer)
+        writer.out.get(timeout=10)
+        for each in known:
+            scheduler.submit(each)
+        going.set()
+        for each in (*known, writer):
+            heard(each)
+        first = [step for step in steps if any(start == 299 for start, _ in step)]
+        assert len(first) == 1 and sorted(first[0])[1:] == [(299, 1)] * 3, "all three in one step with the writer's next word"
+    finally:
+        scheduler.close()
+
+
+def test_an_answer_ends_before_its_prompt_is_kept() -> None:
+    """Keeping takes a while that nobody needs to wait for; what is kept afterwards is all of it."""
+    begun, going = threading.Event(), threading.Event()
+
+    class Slow(FakeMemory):
+        def save(self, sequence: int, start: int) -> Bytes:
+            begun.set()
+            assert going.wait(10)
+            return super().save(sequence, start)
+
+    scheduler = Scheduler(Slow, 100_000)  # type: ignore[arg-type]
+    try:
+        request = Request([2] * 300, writing(3))
+        scheduler.submit(request)
+        heard(request, 10)
+        assert begun.wait(10) and not going.is_set()
+        going.set()
+        assert scheduler.state()["kept_tokens"] == request.read >= 300
+    finally:
+        going.set()
         scheduler.close()
 
 
