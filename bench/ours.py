@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import config
@@ -13,26 +13,22 @@ from rag.engine.model import LanguageModel
 from rag.types import Turn
 
 
-class Ours:
-    """The settings are those of this process's environment."""
+def engine(_: Mapping[str, Any]) -> Callable[[Sequence[Mapping[str, str]], int], Iterator[str]]:
+    """What writes an answer to messages, with the settings of this process's environment; laying them into the template counts, as it
+    does for every peer that gets messages."""
+    settings = config.load()
+    model = LanguageModel(settings, _say, file=converted(settings, _say))
 
-    def __init__(self) -> None:
-        settings = config.load()
-        self._model = LanguageModel(settings, _say, file=converted(settings, _say))
-
-    def write(self, messages: Sequence[Mapping[str, str]], most: int) -> Iterator[str]:
-        """Pieces of an answer; laying the messages into the template counts, as it does for every peer that gets messages."""
+    def write(messages: Sequence[Mapping[str, str]], most: int) -> Iterator[str]:
         turns = [Turn(each["role"], each["content"]) for each in messages]
-        return self._model.generate(self._model.chat(turns), max_tokens=most)
+        return model.generate(model.chat(turns), max_tokens=most)
+
+    return write
 
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def _make(_: dict[str, Any]) -> Any:
-    return Ours().write
-
-
 if __name__ == "__main__":
-    apart.serve(_make)
+    apart.serve(engine)
