@@ -48,7 +48,7 @@ class Messages:
     """An engine of Python in a process of its own that gets messages and lays them into the model's template itself."""
 
     def __init__(self, name: str, module: str, options: Mapping[str, Any], log: Path, environment: Mapping[str, str]) -> None:
-        """`module` is run; Raises PeerFailed where its engine does not start."""
+        """`module` is run. Raises PeerFailed where its engine does not start."""
         self.name = name
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as printed:
