@@ -26,6 +26,7 @@ STOPS_S = 3.0
 LAST_S = 180.0  # for the answers that are on the way when the time is up
 SEED = 20  # of what people ask and how long they read
 LOOK_S = 1.0  # between two looks at the engine's memory
+LOOKS = 30  # whose median is what it holds about a moment: prompts that run come and go, 60 MB in one look and not in the next
 
 
 @dataclass(slots=True)
@@ -60,7 +61,7 @@ def people(bench: Bench) -> Measured:
         model = client.health()["model"]
     finally:
         client.shutdown()
-    start, warm, half, end = memory[0], memory[int(len(memory) * WARM)], memory[len(memory) // 2], memory[-1]
+    start, warm, half, end = memory[0], _usual(memory, WARM), _usual(memory, 0.5), _usual(memory, 1.0)
     body: dict[str, Any] = {
         "people": bench.people, "minutes": bench.minutes, "answers_at_once": bench.settings.answers_at_once, "model": model, "seed": SEED,
         "reads_s": READS_S, "asked": heard.asked, "answered": heard.answered, "busy": heard.busy, "failures": heard.failures,
@@ -169,6 +170,12 @@ def _resident_mb(client: Client) -> float:
     status = Path(f"/proc/{client.health()['pid']}/status")
     lines = status.read_text(encoding="utf-8").splitlines() if status.is_file() else []
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")), 0.0)
+
+
+def _usual(memory: Sequence[float], share: float) -> float:
+    """What the engine held when that share of the time had passed: the median of the LOOKS around it."""
+    first = max(0, min(int(len(memory) * share) - LOOKS // 2, len(memory) - LOOKS))
+    return statistics.median(memory[first : first + LOOKS])
 
 
 def _shares(seconds: Sequence[float]) -> dict[str, float]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from config import Settings
 from errors import Busy, EngineUnavailable, FootnoteError, UsageError
 from rag.cost import share
+from rag.heap import Heap
 from rag.types import Answer, Turn
 from rag.visible import LOCAL
 
@@ -135,6 +136,7 @@ class Desk:
         self._failure: FootnoteError | None = None
         self._answerer: Answerer | None = None
         self._threads: list[threading.Thread] = []
+        self._heap = Heap()
         self.touched = time.monotonic()
 
     def start(self, answerer: Answerer) -> None:
@@ -321,6 +323,7 @@ class Desk:
                 self._answer(asked)
             finally:
                 self._ended(asked)
+            self._heap.give_back()
 
     def _answer(self, asked: Asked) -> None:
         question = asked.question

@@ -18,6 +18,7 @@ from errors import Busy, EngineUnavailable
 from rag.answer import Answerer
 from rag.client import Client
 from rag.desk import KEPT_ANSWERS, TURNS_OF_OTHERS, Asked, Desk, Question
+from rag.heap import Heap
 from rag.held import HeldIndexes
 from rag.serve import Engine
 from rag.types import Answer, Turn
@@ -224,6 +225,17 @@ def test_a_fault_in_one_answer_does_not_touch_those_beside_it(tmp_path: Path) ->
         hand.go.set()
         until(lambda: beside.finished)
         assert kinds(beside)[-1] == kinds(after)[-1] == "done"
+
+
+def test_freed_memory_goes_back_after_each_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After one that was answered as after one that failed; how often the system is really told is the heap's to decide."""
+    given: list[str] = []
+    monkeypatch.setattr(Heap, "give_back", lambda _: given.append(threading.current_thread().name))
+    with desk_of(tmp_path, answers_at_once=1) as (desk, _):
+        for number, text in enumerate(("fine", "fail"), 1):
+            one = asked(desk, "a", text)
+            until(lambda one=one, number=number: one.finished and len(given) == number)  # type: ignore[misc]
+    assert given == ["answers 1"] * 2
 
 
 def test_closing_tells_everyone(tmp_path: Path) -> None:

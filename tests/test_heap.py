@@ -1,0 +1,69 @@
+"""Freed memory goes back, and large memory lies in large pages, with malloc set up as the engine's is."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import config
+from rag.place import MALLOC
+
+pytestmark = pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc" or not Path("/proc/self/smaps").exists(), reason="malloc is not GNU's, or nothing says what is held"
+)
+LARGE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+HOLES = """
+from rag.heap import Heap
+
+def resident():
+    with open("/proc/self/statm") as opened:
+        return int(opened.read().split()[1]) * 4096
+
+before, stay, go = resident(), [], []
+for _ in range(3000):
+    go.append(bytearray(60_000))
+    stay.append(bytearray(600))
+full = resident() - before
+go.clear()
+freed = resident() - before
+Heap(3600).give_back()
+early = resident() - before
+Heap(0).give_back()
+print(full, freed, early, resident() - before)
+"""
+
+HELD = """
+import numpy
+from rag.engine.state import pages
+
+kept = {KEPT}
+kept[...] = 1
+print(sum(int(line.split()[1]) for line in open("/proc/self/smaps") if line.startswith("AnonHugePages:")) * 1024)
+"""
+
+
+def printed(code: str) -> list[int]:
+    found = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **MALLOC}, cwd=config.ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    return [int(each) for each in found.split()]
+
+
+def test_what_lies_between_things_in_use_goes_back_and_not_too_often() -> None:
+    full, freed, early, left = printed(HOLES)
+    assert full > 170_000_000
+    assert freed > 100_000_000, "nothing to give back: the test has lost its point"
+    assert early > 100_000_000
+    assert left < 60_000_000  # small things, each with the rest of its page
+
+
+@pytest.mark.skipif(not LARGE.exists() or "[never]" in LARGE.read_text(), reason="this Linux has no large pages")
+@pytest.mark.parametrize("kept", ["numpy.empty(64_000_000, numpy.uint8)", "pages(2, 1000, 32_000)"])
+def test_what_is_large_lies_in_large_pages(kept: str) -> None:
+    assert printed(HELD.replace("{KEPT}", kept))[0] > 32_000_000
