@@ -11,7 +11,7 @@ from pathlib import Path
 
 import config
 from bench.machine import machine
-from bench.measures import BUILT, MEASURES, READY, Bench
+from bench.measures import BUILT, MEASURES, PEERS, READY, Bench
 from bench.sets import question_sets
 from errors import FootnoteError, UsageError
 from evals.results import save, table
@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--people", type=int, default=20, metavar="N", help="who ask at once, for the measure people (default: 20)")
     made.add_argument("--minutes", type=float, default=1.0, metavar="M", help="that they ask for (default: 1)")
+    made.add_argument("--peers", nargs="+", choices=PEERS, default=PEERS, metavar="PEER", help=f"of serving: {', '.join(PEERS)}")
     made.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="where JSON is kept (default: bench/results)")
     return made
 
@@ -68,7 +69,7 @@ def _bench(chosen: argparse.Namespace) -> None:
     embedder = Embedder(settings, REMEMBERED)
     bench = Bench(
         tuple(sets), settings, embedder, chosen.limit, chosen.data, _say, chosen.index is not None, chosen.results, chosen.people,
-        chosen.minutes,
+        chosen.minutes, tuple(chosen.peers),
     )  # fmt: skip
     for name in names:
         measured = MEASURES[name](bench)

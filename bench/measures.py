@@ -52,6 +52,9 @@ TEXT_SUFFIXES = (".md", ".txt", ".html", ".csv", ".rst")  # a line can be added 
 COMMAND_S = 3600  # longest a command may take
 
 
+PEERS = ("lock", "llama-server", "examples")  # of the measure serving: `Llama` behind a lock, and the two servers
+
+
 @dataclass(frozen=True, slots=True)
 class Bench:
     """What every measure gets. `settings` point to folders of the bench's own, unless the indexes were `built` before; `say` hears of
@@ -67,6 +70,7 @@ class Bench:
     results: Path | None = None
     people: int = 20  # who ask at once
     minutes: float = 1.0  # that they ask for
+    peers: tuple[str, ...] = PEERS  # beside whom the engine is measured
 
     def docs(self, each: QuestionSet) -> Path | None:
         """What the set's index is brought up to date with first: nothing where it was built before."""

@@ -109,7 +109,7 @@ def serving(bench: Bench) -> Measured:
         engines.append(ours(dataclasses.replace(bench.settings, answers_at_once=PEOPLE, memory_mb=MEMORY_MB)))
         missing: dict[str, str] = {}
         heats: list[tuple[str, str, float]] = []
-        for peer in _peers(file.path, bench.settings.logs, asked.heat, heats, missing, bench.say):
+        for peer in _peers(bench.peers, file.path, bench.settings.logs, asked.heat, heats, missing, bench.say):
             engines.append(peer)
         found, texts = _rounds(engines, model, asked, bench.say, missing)
         same = _same_text(model, asked, texts, bench.say)
@@ -191,15 +191,17 @@ def _told(asked: Workload) -> Measured:
 
 
 def _peers(
-    path: Path, logs: Path, heat: Sequence[Ask], heats: list[tuple[str, str, float]], missing: dict[str, str], say: Callable[[str], None]
-) -> Iterator[Engine]:
+    wanted: Sequence[str], path: Path, logs: Path, heat: Sequence[Ask],
+    heats: list[tuple[str, str, float]], missing: dict[str, str], say: Callable[[str], None],
+) -> Iterator[Engine]:  # fmt: skip
     """Each peer at its defaults, then with the options that did best in a heat of their own."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = {"n_threads": cores, "n_threads_batch": cores}
     eight = ["-np", "8", "-t", str(cores), "-c", str(WINDOW)]
     small = {"n_ctx": WINDOW, "n_seq_max": 16, "n_batch": 512, "n_ubatch": 512, "store_logits": False}
-    families: dict[str, tuple[Callable[[str, Any], Engine], Any, dict[str, Any]]] = {
-        "Llama behind a lock": (
+    families: dict[str, tuple[str, Callable[[str, Any], Engine], Any, dict[str, Any]]] = {
+        "lock": (
+            "Llama behind a lock",
             lambda name, options: locked(name, path, logs, options),
             {"n_ctx": CONVERSATION},
             {
@@ -209,6 +211,7 @@ def _peers(
             },
         ),
         "llama-server": (
+            "llama-server",
             lambda name, options: llama_server(name, path, logs, options),
             [],
             {
@@ -219,7 +222,8 @@ def _peers(
                 )
             },
         ),
-        "examples/server": (
+        "examples": (
+            "examples/server",
             lambda name, options: example_server(name, path, logs, options),
             {},
             {
@@ -229,7 +233,7 @@ def _peers(
             },
         ),
     }  # fmt: skip
-    for family, (make, defaults, tuned) in families.items():
+    for family, make, defaults, tuned in (families[each] for each in families if each in wanted):
         tried: dict[str, float] = {}
         for label, options in tuned.items():
             say(f"{family}, {label}")

@@ -227,6 +227,7 @@ def test_random_arrivals_stops_and_failures_change_no_token(seed: int, cuts: boo
                 continue
             assert said == whole[: len(said)] and (request.stopping or said == whole)
         assert scheduler.state()["running"] == scheduler.state()["waiting"] == 0
+        scheduler.clear()
         assert made[-1].used == 0 and 0 <= scheduler.state()["kept_bytes"] <= 1200
     finally:
         scheduler.close()
@@ -259,6 +260,7 @@ def test_people_who_come_together_read_what_they_share_once(scheduler: Scheduler
     shared = [number % END for number in range(600)]
     requests = run(scheduler, *((shared + [number] * 10, 4) for number in range(8)))
     assert sum(each.counts["prompt_tokens"] for each in requests) <= 600 + 8 * 10
+    scheduler.clear()
     assert scheduler.state()["running"] == 0 and memory.used == 0
 
 
@@ -281,7 +283,7 @@ def test_a_conversation_goes_on_from_its_own_words(scheduler: Scheduler) -> None
 
 def test_what_is_pinned_stays_when_the_store_is_full() -> None:
     """The instructions that every prompt begins with survive any number of other prompts, and `clear`."""
-    scheduler = Scheduler(FakeMemory, 2 * 1500)  # type: ignore[arg-type]
+    scheduler = Scheduler(lambda: FakeMemory(2), 2 * 1500)  # type: ignore[arg-type, return-value]
     try:
         pinned = Request([9] * 50, lambda _: _reading(), pinned=True)
         scheduler.submit(pinned)

@@ -2,13 +2,14 @@
 
 Continuous batching: requests join and leave at every step. A step either continues every answer that is being written by a word, or reads
 a piece of the prompts; the two take turns, and the pieces are so small that nobody's words stall while a long prompt is read. What a new
-prompt shares with anything that was read before (store.py), or is being read for another person now, is not read again. A request is a
-generator: it yields how many of its last tokens it wants the logits of, gets them, and appends tokens to its `tokens` or cuts them.
+prompt shares with anything that was read before, or is being read for another person now, is not read again: what a request leaves stays
+in its sequence, where the same prompt or the conversation's next question goes on without a copy, and is kept in store.py when nobody asks
+or another prompt needs the sequence. A request is a generator: it yields how many of its last tokens it wants the logits of, gets them, and
+appends tokens to its `tokens` or cuts them.
 """
 
 from __future__ import annotations
 
-import heapq
 import logging
 import queue
 import threading
@@ -16,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,9 @@ STEP_S = 0.5  # seconds of reading in one go while nobody's answer is written: a
 LEAST_READ = 64  # tokens that are read in one go at least: llama.cpp's attention is slow on fewer, and 48 take as long
 WORTH_WAITING = 32  # tokens that another person's prompt must share for it to be waited for; fewer are read sooner than waited for
 WORTH_COPYING = 16  # tokens that must be there for them to be copied, or kept; fewer are read again in the time that the copy takes
+QUIET_S = 0.25  # seconds without a request after which what the last ones left is kept, one by one
+SMALL_SHARE = 8  # less than one in so many tokens is read again sooner than all before it are copied
+STEPS_BETWEEN = 8  # steps that what a request left may part those who write; keeping it and bringing it back takes about as long
 SMOOTHING = 0.3  # of the newest step in the measured speed of reading
 FIRST_RATE = 256.0  # tokens a second that reading is thought to take before any was measured
 ALONE_FAILURES = 2  # failures of a request by itself after which it is given up
@@ -89,6 +94,17 @@ class Request:
         self.out.put(piece)
 
 
+@dataclass(slots=True)
+class Left:
+    """What a sequence still holds of a request that is over."""
+
+    tokens: list[int]
+    adapter: Path | None
+    last: int  # the step after which it was over
+    kept: bool = False  # in the store, too
+    between: int = 0  # steps of writing that it stood between
+
+
 class Scheduler:
     """The thread that alone uses a memory. `submit` and `stop` may be called from any thread."""
 
@@ -98,7 +114,8 @@ class Scheduler:
         self._context = make()
         self._store = Store(store_bytes)
         self._keeps = self._context.cuts  # whether prompts can be kept: not with every model
-        self._free = list(range(self._context.shape.sequences))  # a heap: neighbours are computed together
+        self._free = set(range(self._context.shape.sequences))
+        self._left: dict[int, Left] = {}  # by free sequence
         self._waiting: deque[Request] = deque()
         self._running: list[Request] = []
         self._arrived: queue.SimpleQueue[Request | Future[None] | None] = queue.SimpleQueue()
@@ -143,7 +160,8 @@ class Scheduler:
     def resident(self, tokens: Sequence[int], adapter: Path | None = None) -> int:
         """How many of the first tokens are kept and would not be read again."""
         with self._state:
-            return self._store.match(tokens, adapter)
+            left = (common(tokens, each.tokens) for each in self._left.values() if each.adapter == adapter)
+            return max(self._store.match(tokens, adapter), *left, 0)
 
     def state(self) -> dict[str, int]:
         """Requests that run and wait, what is kept of earlier ones, and steps since the start."""
@@ -174,7 +192,7 @@ class Scheduler:
         try:
             while not self._closing:
                 idle = not self._running and not self._waiting
-                arrived = [self._arrived.get()] if idle else []
+                arrived = [self._rest()] if idle else []
                 with self._state:
                     self._take(arrived)
                     self._admit()
@@ -198,6 +216,16 @@ class Scheduler:
                     elif late is not None:
                         late.set_result(None)
 
+    def _rest(self) -> Request | Future[None] | None:
+        """What comes next; until then what requests left is kept, the oldest first."""
+        while True:
+            unkept = [sequence for sequence, each in self._left.items() if not each.kept] if self._keeps else []
+            try:
+                return self._arrived.get(timeout=QUIET_S if unkept else None)
+            except queue.Empty:
+                with self._state:
+                    self._keep_left(min(unkept, key=lambda each: self._left[each].last))
+
     def _take(self, arrived: list[Request | Future[None] | None]) -> None:
         """What came since the last step: requests, those who leave, wishes that everything be forgotten."""
         while not self._arrived.empty():
@@ -211,6 +239,8 @@ class Scheduler:
         for wish in arrived:
             if isinstance(wish, Future):
                 self._store.clear()
+                for sequence in list(self._left):
+                    self._empty(sequence)
                 wish.set_result(None)
 
     def _leave(self) -> None:
@@ -225,23 +255,33 @@ class Scheduler:
             self._waiting.remove(request)
             return
         self._running.remove(request)
-        self._keep(request)
-        self._context.cut(request.sequence, 0)
-        heapq.heappush(self._free, request.sequence)
+        self._free.add(request.sequence)
+        self._left[request.sequence] = Left(request.tokens[: request.read], request.adapter, self.steps)
+        if request.pinned:
+            self._keep_left(request.sequence, pinned=True)
+        if not self._context.cuts or not request.read:
+            self._empty(request.sequence)
         request.sequence = -1
 
-    def _keep(self, request: Request) -> None:
-        tokens = request.tokens[: request.read]
-        start = self._store.match(tokens, request.adapter)
-        if not self._keeps or (len(tokens) - start < WORTH_COPYING and not request.pinned):
+    def _keep_left(self, sequence: int, *, pinned: bool = False) -> None:
+        """Copy what a sequence holds of an earlier request into the store."""
+        left = self._left[sequence]
+        left.kept = True
+        start = self._store.match(left.tokens, left.adapter)
+        if not self._keeps or (len(left.tokens) - start < WORTH_COPYING and not pinned):
             return
         try:
-            self._store.save(tokens, start, self._context.save(request.sequence, start), request.adapter)
+            if start < len(left.tokens):
+                self._store.save(left.tokens, start, self._context.save(sequence, start), left.adapter)
         except ValueError as failure:
             self._keep_nothing(failure)
             return
-        if request.pinned:
-            self._store.pin(tokens, request.adapter)
+        if pinned:
+            self._store.pin(left.tokens, left.adapter)
+
+    def _empty(self, sequence: int) -> None:
+        del self._left[sequence]
+        self._context.cut(sequence, 0)
 
     def _keep_nothing(self, failure: Exception) -> None:
         log.warning("This model's prompts cannot be kept (%s): each is read from its start.", failure)
@@ -256,9 +296,45 @@ class Scheduler:
             if request.patient and self._running:
                 return
             self._waiting.remove(request)
+            self._settle(request)
             self._running.append(request)
-            request.sequence = heapq.heappop(self._free)
             self._catch_up(request)
+
+    def _settle(self, request: Request) -> None:
+        """A sequence for a request: the one that holds most of its prompt, or one whose loss hurts least, which is kept before."""
+        best, same = self._same(request)
+        kept = self._store.match(request.tokens, request.adapter)
+        if same < WORTH_COPYING or not (same > kept + WORTH_COPYING or 2 * same > len(self._left[best].tokens)):
+            best, same = min(self._free, key=self._worth), 0
+        self._take_over(request, best, same)
+
+    def _same(self, request: Request) -> tuple[int, int]:
+        """Of the sequences that nobody uses the one that begins with most of a request's tokens, and how many these are."""
+        most = len(request.tokens) - request.rows
+        found = [
+            (min(common(request.tokens, left.tokens), most), sequence)
+            for sequence, left in self._left.items() if left.adapter == request.adapter
+        ]  # fmt: skip
+        same, best = max(found, default=(0, -1))
+        return best, same
+
+    def _take_over(self, request: Request, sequence: int, same: int) -> None:
+        """A free sequence is a request's, with the first `same` tokens that it holds."""
+        left = self._left.get(sequence)
+        if left is not None:
+            if not left.kept and SMALL_SHARE * (len(left.tokens) - same) > len(left.tokens):
+                self._keep_left(sequence)
+            del self._left[sequence]
+            self._context.cut(sequence, same)
+        self._free.remove(sequence)
+        request.sequence = sequence
+        request.counts["reused_tokens"] += same - request.read
+        request.read = same
+
+    def _worth(self, sequence: int) -> tuple[bool, bool, int, int]:
+        """What goes first: nothing, what is kept anyway, what is oldest."""
+        left = self._left.get(sequence)
+        return left is not None, left is not None and not left.kept, left.last if left else 0, sequence
 
     def _catch_up(self, request: Request) -> None:
         """Have a request hold what is there of its tokens: kept from before, or read for another; or wait while another reads it."""
@@ -266,6 +342,7 @@ class Scheduler:
             return
         most = len(request.tokens) - request.rows
         kept = min(self._store.match(request.tokens, request.adapter), most) if self._keeps else 0
+        best, left = self._same(request)  # of one whom it waited for
         ready, source = 0, request
         ahead, shared = None, 0
         for other in self._running:
@@ -276,7 +353,8 @@ class Scheduler:
                 ready, source = min(same, other.read), other
             if same > shared and not other.writes and not _waits_for(other, request):
                 ahead, shared = other, same
-        now = max(kept, ready, request.read)
+        left = left if left >= max(kept, ready) + WORTH_COPYING else 0
+        now = max(kept, ready, left, request.read)
         if ahead is not None and shared >= now + WORTH_WAITING:
             request.behind, request.shared = ahead, shared
             ahead.patient = ahead.patient and request.patient  # what it reads is needed now
@@ -284,6 +362,10 @@ class Scheduler:
         if now < request.read + WORTH_COPYING:
             return
         self._context.cut(request.sequence, 0)
+        if left:
+            self._free.add(request.sequence)
+            self._take_over(request, best, left)
+            return
         if kept + WORTH_COPYING > ready:  # it is copied alone, the other with all that its sequence has room for
             now = kept
             try:
@@ -324,6 +406,7 @@ class Scheduler:
         reading.sort(key=lambda each: each.remaining - self._rate * (now - each.since))  # the shortest, but waiting counts
         if writing and not (reading and self._wrote):
             self._wrote = True
+            self._close_up([each.sequence for each in writing])
             turn = self.steps % len(writing)
             return self._parts(writing[turn:] + writing[:turn], self._limit)
         self._wrote = False
@@ -332,6 +415,18 @@ class Scheduler:
         longer = max(READING_SHARE * self._written_s, min(LARGER_SHARE * self._written_s, READING_S))
         seconds = max(gap - self._written_s, longer) if writing else STEP_S
         return self._piece(reading, int(self._rate * seconds))
+
+    def _close_up(self, writing: Sequence[int]) -> None:
+        """Empty sequences between those who write cost little (context.py), others part them: they are computed one after the other."""
+        between = [each for each in self._left if min(writing) < each < max(writing)]
+        if len(between) >= len(writing):
+            return
+        for sequence in between:
+            self._left[sequence].between += 1
+            if self._left[sequence].between > STEPS_BETWEEN:
+                if not self._left[sequence].kept:
+                    self._keep_left(sequence)
+                self._empty(sequence)
 
     def _piece(self, reading: Sequence[Request], room: int) -> list[tuple[Request, Part]]:
         """A piece of one prompt: llama.cpp reads two of different lengths one after the other anyway, and some of it slowly."""
@@ -464,6 +559,7 @@ class Scheduler:
                 request.say(error)
             self._running, self._closing = [], True
             return
+        self._left = {}
         for request in self._running:
             request.read, request.behind = 0, None
         if len(requests) == 1:
