@@ -230,6 +230,9 @@ def test_what_was_read_is_copied_back_to_the_letter(model: LanguageModel) -> Non
     assert model.resident(tokens) == 0
     anew = "".join(model.generate(tokens, max_tokens=16))
     assert model.resident(tokens) == len(tokens)
+    for number in range(model.shape.sequences):  # others take its place, one after the other
+        list(model.generate(model.tokenize(f"{number} depots are open, and the others are closed." * 2), max_tokens=1))
+    assert model.resident(tokens) == len(tokens)
     before = model.usage()
     assert "".join(model.generate(tokens, max_tokens=16)) == anew
     after = model.usage()

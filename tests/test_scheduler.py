@@ -21,10 +21,11 @@ import config
 from config import Settings
 from errors import EngineUnavailable
 from rag.engine import fit, state
+from rag.engine import scheduler as scheduling
 from rag.engine.context import Broken, Context, Logits, NoRoom, Part, Shape, Weights
 from rag.engine.files import model_file
 from rag.engine.model import LanguageModel
-from rag.engine.scheduler import Request, Scheduler, Steps
+from rag.engine.scheduler import STEPS_BETWEEN, Request, Scheduler, Steps
 from rag.engine.state import Bytes, Layer, Layout
 from rag.engine.store import Store, common
 from rag.place import MALLOC
@@ -355,8 +356,105 @@ def test_a_known_prompt_joins_those_who_write() -> None:
         scheduler.close()
 
 
+class Counting(FakeMemory):
+    """Says how often something was copied out of a sequence, into one, or from one to another."""
+
+    saves = loads = copies = 0
+
+    def save(self, sequence: int, start: int) -> Bytes:
+        self.saves += 1
+        return super().save(sequence, start)
+
+    def load(self, sequence: int, pieces: Sequence[Bytes]) -> None:
+        self.loads += 1
+        super().load(sequence, pieces)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        self.copies += 1
+        super().copy(source, target, length)
+
+
+def lasting(room: int, *tokens: int) -> list[list[int]]:
+    """A prompt of 30 tokens for each of these on which the fake model writes all that it may."""
+    found = [[token] * 30 for token in range(END) if len(expected([token] * 30, room, None)) == room]
+    return [found[each] for each in tokens]
+
+
+@pytest.fixture
+def never_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is kept for want of anything else to do."""
+    monkeypatch.setattr(scheduling, "QUIET_S", 60.0)
+
+
+def test_a_known_prompt_and_a_follow_up_go_on_where_they_lie(never_quiet: None) -> None:
+    """Nothing is copied for them, whoever asked in between in another sequence."""
+    memory = Counting(2)
+    scheduler = Scheduler(lambda: memory, 100_000)  # type: ignore[arg-type, return-value]
+    try:
+        prompt = [5] * 300
+        run(scheduler, (prompt, 20))
+        run(scheduler, ([6] * 300, 20))
+        again = run(scheduler, (prompt, 20))[0]
+        followed = run(scheduler, (prompt + expected(prompt, 20, None) + [7] * 15, 5))[0]
+        assert (again.counts["reused_tokens"], again.counts["prompt_tokens"]) == (299, 1)
+        assert followed.counts["prompt_tokens"] <= 16
+        assert (memory.saves, memory.loads, memory.copies) == (0, 0, 0)
+    finally:
+        scheduler.close()
+
+
+def test_what_was_read_is_kept_before_another_takes_its_place(never_quiet: None) -> None:
+    """With one sequence for all each prompt is kept when the next one comes, and comes back from there."""
+    memory = Counting(1)
+    scheduler = Scheduler(lambda: memory, 100_000)  # type: ignore[arg-type, return-value]
+    try:
+        run(scheduler, ([5] * 300, 3))
+        assert memory.saves == 0
+        run(scheduler, ([6] * 300, 3))
+        assert (memory.saves, memory.loads) == (1, 0)
+        again = run(scheduler, ([5] * 300, 3))[0]
+        assert again.counts["reused_tokens"] == 299 and (memory.saves, memory.loads) == (2, 1)
+    finally:
+        scheduler.close()
+
+
+def test_what_is_kept_goes_before_what_is_not(never_quiet: None) -> None:
+    """Of two sequences that hold something the one whose prompt is in the store, too, is given to the next, though the other is older."""
+    memory = Counting(2)
+    scheduler = Scheduler(lambda: memory, 100_000)  # type: ignore[arg-type, return-value]
+    try:
+        run(scheduler, ([5] * 300, 3))
+        pinned = Request([6] * 300, lambda _: _reading(), pinned=True)
+        scheduler.submit(pinned)
+        heard(pinned)
+        run(scheduler, ([7] * 300, 3))
+        again = run(scheduler, ([5] * 300, 3))[0]
+        assert again.counts["reused_tokens"] == 299 and (memory.saves, memory.loads) == (1, 0)
+    finally:
+        scheduler.close()
+
+
+def test_what_parts_those_who_write_is_kept_elsewhere(never_quiet: None) -> None:
+    """One of three ends: its sequence stays as it is for a few words, then it is empty, and its prompt is not read again."""
+    held = list[int]()
+
+    def watched(parts: Sequence[Part]) -> None:
+        if len(parts) == 2:
+            held.append(len(memory._held[1]))
+
+    memory = Counting(3, fails=watched)
+    scheduler = Scheduler(lambda: memory, 100_000)  # type: ignore[arg-type, return-value]
+    try:
+        first, between, last = lasting(40, 0, 1, 2)
+        run(scheduler, (first, 40), (between, 2), (last, 40))
+        assert memory.saves == 1 and held.count(0) > 5 and sum(each > 0 for each in held) >= STEPS_BETWEEN
+        assert scheduler.resident(between) == len(between)
+    finally:
+        scheduler.close()
+
+
 def test_an_answer_ends_before_its_prompt_is_kept() -> None:
-    """Keeping takes a while that nobody needs to wait for; what is kept afterwards is all of it."""
+    """Keeping takes a while that nobody needs to wait for; when nobody asks all of it is kept."""
     begun, going = threading.Event(), threading.Event()
 
     class Slow(FakeMemory):
