@@ -23,7 +23,7 @@ ASKED_EACH_TIME = frozenset(
 )  # no part of an engine's identity
 MALLOC = {  # glibc's, which gives each thread a heap that keeps what was freed; others ignore these. What prompts leave goes back at once
     "MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": str(8 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # pages of 2 MB where Linux has them: prompts are read a tenth faster
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # pages of 2 MB where Linux has them, see docs/decisions.md
 }  # fmt: skip
 CODE = ("config.py", "errors.py", "rag/**/*.py", "ingest/**/*.py", "records/**/*.py", "prompts/*")
 
