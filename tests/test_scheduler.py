@@ -440,14 +440,14 @@ def test_what_parts_those_who_write_is_kept_elsewhere(never_quiet: None) -> None
 
     def watched(parts: Sequence[Part]) -> None:
         if len(parts) == 2:
-            held.append(len(memory._held[1]))
+            held.append(len(cells._held[1]))
 
-    memory = Counting(3, fails=watched)
-    scheduler = Scheduler(lambda: memory, 100_000)  # type: ignore[arg-type, return-value]
+    cells = Counting(3, fails=watched)
+    scheduler = Scheduler(lambda: cells, 100_000)  # type: ignore[arg-type, return-value]
     try:
         first, between, last = lasting(40, 0, 1, 2)
         run(scheduler, (first, 40), (between, 2), (last, 40))
-        assert memory.saves == 1 and held.count(0) > 5 and sum(each > 0 for each in held) >= STEPS_BETWEEN
+        assert cells.saves == 1 and held.count(0) > 5 and sum(each > 0 for each in held) >= STEPS_BETWEEN
         assert scheduler.resident(between) == len(between)
     finally:
         scheduler.close()
