@@ -50,8 +50,6 @@ FIRST = "recall@5"  # more than 0: a gold place is among the first five
 ANSWER_SLACK = 1  # pages either side of the gold one: where a page is counted from differs
 TEXT_SUFFIXES = (".md", ".txt", ".html", ".csv", ".rst")  # a line can be added to these without breaking them
 COMMAND_S = 3600  # longest a command may take
-
-
 PEERS = ("lock", "llama-server", "examples")  # of the measure serving: `Llama` behind a lock, and the two servers
 
 

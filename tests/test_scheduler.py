@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy
@@ -386,11 +387,20 @@ def never_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scheduling, "QUIET_S", 60.0)
 
 
+@contextmanager
+def scheduling_with(memory: FakeMemory) -> Iterator[Scheduler]:
+    """A scheduler over this memory, closed afterwards."""
+    opened = Scheduler(lambda: memory, 100_000)  # type: ignore[arg-type, return-value]
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
 def test_a_known_prompt_and_a_follow_up_go_on_where_they_lie(never_quiet: None) -> None:
     """Nothing is copied for them, whoever asked in between in another sequence."""
     memory = Counting(2)
-    scheduler = Scheduler(lambda: memory, 100_000)  # type: ignore[arg-type, return-value]
-    try:
+    with scheduling_with(memory) as scheduler:
         prompt = [5] * 300
         run(scheduler, (prompt, 20))
         run(scheduler, ([6] * 300, 20))
@@ -399,30 +409,24 @@ def test_a_known_prompt_and_a_follow_up_go_on_where_they_lie(never_quiet: None) 
         assert (again.counts["reused_tokens"], again.counts["prompt_tokens"]) == (299, 1)
         assert followed.counts["prompt_tokens"] <= 16
         assert (memory.saves, memory.loads, memory.copies) == (0, 0, 0)
-    finally:
-        scheduler.close()
 
 
 def test_what_was_read_is_kept_before_another_takes_its_place(never_quiet: None) -> None:
     """With one sequence for all each prompt is kept when the next one comes, and comes back from there."""
     memory = Counting(1)
-    scheduler = Scheduler(lambda: memory, 100_000)  # type: ignore[arg-type, return-value]
-    try:
+    with scheduling_with(memory) as scheduler:
         run(scheduler, ([5] * 300, 3))
         assert memory.saves == 0
         run(scheduler, ([6] * 300, 3))
         assert (memory.saves, memory.loads) == (1, 0)
         again = run(scheduler, ([5] * 300, 3))[0]
         assert again.counts["reused_tokens"] == 299 and (memory.saves, memory.loads) == (2, 1)
-    finally:
-        scheduler.close()
 
 
 def test_what_is_kept_goes_before_what_is_not(never_quiet: None) -> None:
     """Of two sequences that hold something the one whose prompt is in the store, too, is given to the next, though the other is older."""
     memory = Counting(2)
-    scheduler = Scheduler(lambda: memory, 100_000)  # type: ignore[arg-type, return-value]
-    try:
+    with scheduling_with(memory) as scheduler:
         run(scheduler, ([5] * 300, 3))
         pinned = Request([6] * 300, lambda _: _reading(), pinned=True)
         scheduler.submit(pinned)
@@ -430,8 +434,6 @@ def test_what_is_kept_goes_before_what_is_not(never_quiet: None) -> None:
         run(scheduler, ([7] * 300, 3))
         again = run(scheduler, ([5] * 300, 3))[0]
         assert again.counts["reused_tokens"] == 299 and (memory.saves, memory.loads) == (1, 0)
-    finally:
-        scheduler.close()
 
 
 def test_what_parts_those_who_write_is_kept_elsewhere(never_quiet: None) -> None:
@@ -443,14 +445,11 @@ def test_what_parts_those_who_write_is_kept_elsewhere(never_quiet: None) -> None
             held.append(len(cells._held[1]))
 
     cells = Counting(3, fails=watched)
-    scheduler = Scheduler(lambda: cells, 100_000)  # type: ignore[arg-type, return-value]
-    try:
+    with scheduling_with(cells) as scheduler:
         first, between, last = lasting(40, 0, 1, 2)
         run(scheduler, (first, 40), (between, 2), (last, 40))
         assert cells.saves == 1 and held.count(0) > 5 and sum(each > 0 for each in held) >= STEPS_BETWEEN
         assert scheduler.resident(between) == len(between)
-    finally:
-        scheduler.close()
 
 
 def test_an_answer_ends_before_its_prompt_is_kept() -> None:

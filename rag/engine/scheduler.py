@@ -325,7 +325,7 @@ class Scheduler:
             if not left.kept and SMALL_SHARE * (len(left.tokens) - same) > len(left.tokens):
                 self._keep_left(sequence)
             del self._left[sequence]
-            self._context.cut(sequence, same)
+            same = self._context.cut(sequence, same)  # what is really left of it
         self._free.remove(sequence)
         request.sequence = sequence
         request.counts["reused_tokens"] += same - request.read
