@@ -16,7 +16,7 @@ import config
 from bench.apart import Apart, Failed
 from bench.locked import Locked
 from bench.peers import PeerFailed, locked, ours
-from bench.serving import NEAR_TIE, Heard, _written_a_second, crowd, distance
+from bench.serving import NEAR_TIE, Heard, _peers, _written_a_second, crowd, distance
 from bench.workload import SHARED, Ask, Find, prefix, shared, workload, zipf
 from errors import UsageError
 from ingest.types import Passage
@@ -173,3 +173,11 @@ def test_ours_and_a_plain_llama_say_the_same_up_to_near_ties(tmp_path: Path) -> 
         for engine in engines:
             engine.close()
         model.close()
+
+
+def test_only_the_peers_that_are_wanted_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where llama-server was not made, each of its ways to run is named with a reason, and nobody else is."""
+    monkeypatch.setattr("bench.peers.BUILT", tmp_path)
+    missing: dict[str, str] = {}
+    assert list(_peers(["llama-server"], tmp_path / "model.gguf", tmp_path, [], [], missing, lambda _: None)) == []
+    assert missing and all(name.startswith("llama-server") and "scripts/llama_server.sh" in why for name, why in missing.items())
