@@ -21,7 +21,7 @@ from bench.apart import Apart, Failed
 from bench.workload import Ask
 from config import ROOT, Settings
 from errors import FootnoteError
-from rag import WAITING
+from rag import SHAPES, WAITING
 from rag.place import MALLOC, environment
 
 BUILT = ROOT / "var" / "llama-server"  # where scripts/llama_server.sh puts what it makes
@@ -180,7 +180,7 @@ def example_server(name: str, model: Path, logs: Path, options: dict[str, Any]) 
 
 def _without_ours() -> dict[str, str]:
     """The environment without what this package sets for itself: a server has the defaults that it has elsewhere."""
-    return {name: value for name, value in os.environ.items() if {**WAITING, **MALLOC}.get(name) != value}
+    return {name: value for name, value in os.environ.items() if {**WAITING, **SHAPES, **MALLOC}.get(name) != value}
 
 
 def _made(name: str) -> Path:

@@ -20,8 +20,6 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
-# Of the code that torch's bf16 makes for each shape of a batch, 1024 pieces are kept otherwise: 200 MB for the shapes of 100 questions.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
 
 import numpy as np
 import torch

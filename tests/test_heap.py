@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import subprocess
@@ -47,6 +48,27 @@ kept[...] = 1
 print(sum(int(line.split()[1]) for line in open("/proc/self/smaps") if line.startswith("AnonHugePages:")) * 1024)
 """
 
+READS = """
+import ctypes, random
+import rag
+import config
+from rag.answer import open_reader
+
+class Held(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()]
+
+asked = ctypes.CDLL(None).mallinfo2
+asked.restype = Held
+reader, _ = open_reader(config.load())
+words = (config.ROOT / "README.md").read_text(encoding="utf-8").split()
+draw = random.Random(3)
+for number in range(1, 61):
+    question = " ".join(draw.sample(words, draw.randint(4, 20)))
+    reader.read(question, [" ".join(draw.sample(words, draw.randint(40, 140))) for _ in range(6)])
+    if number in (30, 60):
+        print(asked().uordblks)
+"""
+
 
 def printed(code: str) -> list[int]:
     found = subprocess.run(
@@ -67,3 +89,11 @@ def test_what_lies_between_things_in_use_goes_back_and_not_too_often() -> None:
 @pytest.mark.parametrize("kept", ["numpy.empty(64_000_000, numpy.uint8)", "pages(2, 1000, 32_000)"])
 def test_what_is_large_lies_in_large_pages(kept: str) -> None:
     assert printed(HELD.replace("{KEPT}", kept))[0] > 32_000_000
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="this malloc does not say what is in use")
+def test_what_is_made_for_each_shape_of_a_batch_does_not_pile_up() -> None:
+    """Thirty questions more, of other lengths: the code that torch makes for them would be 28 MB."""
+    after_thirty, after_sixty = printed(READS)
+    assert after_sixty - after_thirty < 4_000_000
