@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy
 
+from bench import ceilings
 from bench.measures import Bench, Measured
 from bench.peers import Engine, PeerFailed, example_server, llama_server, locked, ours
 from bench.workload import ANSWER_TOKENS, FOLLOW_UP, PEOPLE, SEED, STORY, Ask, Round, Workload, prefix, workload
@@ -29,6 +30,7 @@ from evals.prepare import opened
 from evals.questions import read
 from ingest.open import Index
 from rag.answer import Answerer, open_reader
+from rag.engine.context import Shape
 from rag.engine.files import ModelFile, bundled, converted
 from rag.engine.model import LanguageModel
 from rag.prompt import prompt
@@ -44,6 +46,7 @@ COMPARED = 24  # answers whose text is compared with the one that our engine giv
 NEAR_TIE = 0.1  # natural log: two words whose probabilities differ by less than a tenth; rounding decides between them
 WINDOW = 20480  # tokens that tuned servers keep: 2,560 for each of eight conversations, which the long prompt needs
 MEMORY_MB = 8192  # of ours, for prompts that run and that are kept: what llama-server keeps beside its running ones unless told otherwise
+LENGTHS = (128, 512)  # tokens of shorter prompts that both files read, beside whole ones: attention's share grows with them
 CONVERSATION = 4096  # tokens of one conversation; what `Llama` is given, since its default of 512 refuses every prompt
 
 
@@ -94,6 +97,8 @@ ROWS = (
     Row("… its first token", "admitted", "mean", "s"),
 )
 
+NOBODY = "no engine"
+
 Numbers = dict[str, list[list[float]]]  # key → the numbers of each round
 Part = tuple[str, Callable[[Engine, Round], Mapping[str, list[float]]]]
 
@@ -113,15 +118,16 @@ def serving(bench: Bench) -> Measured:
             engines.append(peer)
         found, texts = _rounds(engines, model, asked, bench.say, missing)
         same = _same_text(model, asked, texts, bench.say)
+        shape = dataclasses.replace(model.shape, sequences=PEOPLE)
     finally:
         for each in engines:
             each.close()
         model.close()
-    reading = _reading(bench, asked, file, rounds)
     names = [each.name for each in engines]
+    beyond, figures = _ceilings(bench, asked, file, shape, found)
     body = {
         "rounds": rounds, "seed": SEED, "exponent": asked.exponent, "shared": asked.shared, "passages_seen": asked.seen,
-        "model": file.name, "found": found, "failed": missing, "heats": heats, "same_text": same, "reading": reading,
+        "model": file.name, "found": found, "failed": missing, "heats": heats, "same_text": same, **figures,
     }  # fmt: skip
     return Measured(
         f"Serving: median of {rounds} rounds (in brackets how many times better Footnote is)",
@@ -142,10 +148,7 @@ def serving(bench: Bench) -> Measured:
                     for name, each in same.items()
                 ),
             ),
-            Measured(
-                "Prompt reading of the bundled model (target: ≥ 3×)", ("file", "tokens a second"),
-                (*((name, f"{value:.0f}") for name, value in reading.items()), ("ratio", f"{_ratio(reading):.2f}×")),
-            ),
+            *beyond,
         ),
     )  # fmt: skip
 
@@ -416,27 +419,72 @@ def distance(model: LanguageModel, tokens: Sequence[int], one: str, other: str) 
     return abs(scores[0] - scores[1])
 
 
-# ---- the converted file beside the delivered one
+# ---- what nobody could be quicker than; the converted file beside the delivered one
 
 
-def _reading(bench: Bench, asked: Workload, file: ModelFile, rounds: int) -> dict[str, float]:
-    """Tokens of prompts read a second, nothing kept: the median of a prompt a round, the two files in turn."""
+def _ceilings(
+    bench: Bench, asked: Workload, file: ModelFile, shape: Shape, found: Mapping[str, Numbers]
+) -> tuple[tuple[Measured, ...], dict[str, Any]]:
+    """Tables and their numbers."""
+    bench.say("what no engine could be quicker than")
+    whole = asked.rounds[0].crowd_cold[0].tokens
+    bound: Numbers = {**ceilings.waits(asked, _fastest(asked, found)), "writing": [[PEOPLE / ceilings.step_s(file.path, shape, whole)]]}
+    reading = _reading(bench, asked, file)
+    kinds = {each.path.name: ceilings.operations(each.path, shape, whole, len(asked.rounds)) for each in (bundled(), file)}
+    products, free = ceilings.most(*kinds.values())
+    beside = {NOBODY: bound, **found}
+    tables = (
+        Measured(
+            "What no engine could be quicker than: unread tokens read once, as fast as anybody read a prompt alone, and nothing else done; "
+            "steps of eight answers without a pause (in brackets how many times better that is)",
+            ("", *beside), tuple(_line(row, tuple(beside), beside)[:-1] for row in ROWS if row.key in bound),
+        ),
+        Measured(
+            "Prompt reading of the bundled model, tokens a second (target: ≥ 3×)", ("tokens of the prompt", *reading, "ratio"), tuple(
+                (length or f"{len(whole)} or so", *(f"{each[length]:.0f}" for each in reading.values()), f"{_ratio(reading, length):.2f}×")
+                for length in (*LENGTHS, 0)
+            ),
+        ),
+        Measured(
+            f"… {len(whole)} tokens, seconds by operation. Products with weights: {products:.2f}×; {free:.2f}× if they took no time at all",
+            ("file", "products with weights", "attention", "the rest"),
+            tuple((name, *(f"{each:.2f}" for each in ceilings.shares(spent))) for name, spent in kinds.items()),
+        ),
+    )  # fmt: skip
+    return tables, {"bound": bound, "reading": reading, "operations": kinds}
+
+
+def _reading(bench: Bench, asked: Workload, file: ModelFile) -> dict[str, dict[int, float]]:
+    """File → tokens of a prompt, 0 for a whole one → tokens read a second, nothing kept: the median of a prompt a round, the two files in
+    turn."""
     models: dict[str, LanguageModel] = {}
-    speeds: dict[str, list[float]] = defaultdict(list)
+    speeds: dict[str, dict[int, list[float]]] = {}
     try:
         for each in (file, bundled()):
             models[each.path.name] = LanguageModel(bench.settings, bench.say, file=each)
-        for number, one in enumerate(asked.rounds[:rounds], 1):
-            bench.say(f"reading, {number} of {rounds}")
-            for name, model in models.items():
-                model.clear()
-                began = time.perf_counter()
-                next(model.generate(one.crowd_cold[0].tokens, max_tokens=1), None)
-                speeds[name].append(len(one.crowd_cold[0].tokens) / (time.perf_counter() - began))
+            speeds[each.path.name] = defaultdict(list)
+        for number, one in enumerate(asked.rounds, 1):
+            bench.say(f"reading, {number} of {len(asked.rounds)}")
+            for length in (*LENGTHS, 0):
+                tokens = one.crowd_cold[0].tokens[: length or None]
+                for name, model in models.items():
+                    model.clear()
+                    began = time.perf_counter()
+                    next(model.generate(tokens, max_tokens=1), None)
+                    speeds[name][length].append(len(tokens) / (time.perf_counter() - began))
     finally:
         for model in models.values():
             model.close()
-    return {name: statistics.median(each) for name, each in speeds.items()}
+    return {name: {length: statistics.median(each) for length, each in speed.items()} for name, speed in speeds.items()}
+
+
+def _fastest(asked: Workload, found: Mapping[str, Numbers]) -> float:
+    """Tokens a second at which the quickest engine read a cold prompt, nobody else asking: the median."""
+    lengths = [len(ask.tokens) for each in asked.rounds for ask in each.one_cold]
+    return max(
+        statistics.median(length / seconds for length, seconds in zip(lengths, itertools.chain(*numbers["one_cold"]), strict=False))
+        for numbers in found.values() if numbers.get("one_cold")
+    )  # fmt: skip
 
 
 # ---- numbers
@@ -446,8 +494,8 @@ def percentile(values: Sequence[float], share: float) -> float:
     return float(numpy.percentile(values, share))
 
 
-def _ratio(reading: Mapping[str, float]) -> float:
-    converted_file, delivered = reading.values()
+def _ratio(reading: Mapping[str, Mapping[int, float]], length: int) -> float:
+    converted_file, delivered = (speed[length] for speed in reading.values())
     return converted_file / delivered
 
 

@@ -452,6 +452,23 @@ def test_what_parts_those_who_write_is_kept_elsewhere(never_quiet: None) -> None
         assert scheduler.resident(between) == len(between)
 
 
+def test_those_who_write_together_lie_side_by_side(never_quiet: None) -> None:
+    """Of five sequences whose prompts are all kept the second was used last: three who come take it nevertheless, with its neighbours."""
+    together = list[list[int]]()
+
+    def watched(parts: Sequence[Part]) -> None:
+        if len(parts) == 3:
+            together.append(sorted(part.sequence for part in parts))
+
+    with scheduling_with(FakeMemory(5, fails=watched)) as scheduler:
+        for token in (5, 6, 7, 8, 9, 6):
+            pinned = Request([token] * 60, lambda _: _reading(), pinned=True)
+            scheduler.submit(pinned)
+            heard(pinned)
+        run(scheduler, *((prompt, 40) for prompt in lasting(40, 0, 1, 2)))
+    assert together and all(each == [0, 1, 2] for each in together)
+
+
 def test_an_answer_ends_before_its_prompt_is_kept() -> None:
     """Keeping takes a while that nobody needs to wait for; when nobody asks all of it is kept."""
     begun, going = threading.Event(), threading.Event()

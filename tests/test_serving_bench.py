@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import config
+from bench import ceilings
 from bench.apart import Apart, Failed
 from bench.locked import Locked
 from bench.peers import PeerFailed, locked, ours
@@ -20,7 +21,8 @@ from bench.serving import NEAR_TIE, Heard, _peers, _written_a_second, crowd, dis
 from bench.workload import SHARED, Ask, Find, prefix, shared, workload, zipf
 from errors import UsageError
 from ingest.types import Passage
-from rag.engine.files import converted
+from rag.engine.context import Shape
+from rag.engine.files import bundled, converted
 from rag.engine.model import LanguageModel
 from rag.prompt import prompt
 from rag.types import Hit, Turn
@@ -79,6 +81,36 @@ def test_the_workplaces_share_is_as_stated() -> None:
         common += max(prefix(ask.tokens, each.tokens) for each in earlier)
     assert common / total == pytest.approx(made.shared)
     assert made.shared == pytest.approx(SHARED, abs=0.06)  # the exponents tried are 0.05 apart, and few questions are drawn
+
+
+def test_what_nobody_could_be_quicker_than_counts_every_unread_token_once() -> None:
+    """In the order in which it is asked; a prompt that comes again is down to its last token, the crowd's shortest is read first."""
+    made = workload(QUESTIONS, finder(3000), ROUNDS)
+    asked = [ask for each in made.rounds for ask in (*each.one_workplace, *each.crowd_workplace)]
+    counted = [count for one, crowd in ceilings.unread(made) for count in (*one, *crowd)]
+    total = sum(len(ask.tokens) for ask in asked)
+    again = sum(ask in (*made.warm, *asked[:number]) for number, ask in enumerate(asked))
+    assert sum(counted) - again == pytest.approx((1 - made.shared) * total, abs=1) and counted.count(1) == again
+    waits = ceilings.waits(made, rate=100.0)
+    for (one, many), alone, together in zip(ceilings.unread(made), waits["one_workplace"], waits["crowd_workplace"], strict=True):
+        assert alone == [count / 100 for count in one]
+        assert together == sorted(together) and together[-1] == pytest.approx(sum(many) / 100)
+
+
+def test_the_most_that_faster_products_could_bring() -> None:
+    """What is not a product with weights takes as long in both files."""
+    delivered, converted = ({"MUL_MAT": products, "FLASH_ATTN_EXT": 2.0, "ADD": 1.0} for products in (9.0, 3.0))
+    assert ceilings.most(delivered, converted) == (3.0, 4.0)
+    assert ceilings.shares(converted) == (3.0, 2.0, 1.0)
+
+
+@pytest.mark.real
+def test_operations_of_the_real_model_are_told_apart() -> None:
+    """Products with weights, attention and the rest make up a prompt's reading; a step of eight is timed."""
+    shape = Shape(sequences=8, window=512, threads=2, threads_batch=2, flash=True)
+    spent = ceilings.operations(bundled().path, shape, range(100, 300), 1)
+    assert {ceilings.PRODUCTS, ceilings.ATTENTION, "RMS_NORM", "ROPE", "ADD"} <= set(spent) and min(spent.values()) > 0
+    assert 0 < ceilings.step_s(bundled().path, shape, range(100, 300)) < sum(spent.values()) * 20
 
 
 def test_the_same_seed_makes_the_same_workload() -> None:

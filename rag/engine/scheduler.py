@@ -331,10 +331,13 @@ class Scheduler:
         request.counts["reused_tokens"] += same - request.read
         request.read = same
 
-    def _worth(self, sequence: int) -> tuple[bool, bool, int, int]:
-        """What goes first: nothing, what is kept anyway, what is oldest."""
+    def _worth(self, sequence: int) -> tuple[bool, int, int, int]:
+        """What goes first: what is kept anyway, or nothing; what lies beside those that run, since a gap between those who write costs as
+        much as one of them; what is oldest."""
         left = self._left.get(sequence)
-        return left is not None, left is not None and not left.kept, left.last if left else 0, sequence
+        taken = [each.sequence for each in self._running] or [sequence]
+        beside = max(0, min(taken) - sequence, sequence - max(taken))
+        return left is not None and not left.kept, beside, left.last if left else 0, sequence
 
     def _catch_up(self, request: Request) -> None:
         """Have a request hold what is there of its tokens: kept from before, or read for another; or wait while another reads it."""
