@@ -469,6 +469,54 @@ def test_those_who_write_together_lie_side_by_side(never_quiet: None) -> None:
     assert together and all(each == [0, 1, 2] for each in together)
 
 
+def test_what_rests_in_memory_stays_warm_for_a_while_and_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read once now and then while nobody asks, a token for each prompt there; what was asked before goes on where it lies."""
+    for name, seconds in (("QUIET_S", 0.02), ("WARM_S", 0.05), ("WARM_FOR_S", 0.6)):
+        monkeypatch.setattr(scheduling, name, seconds)
+    read = list[list[tuple[int, int]]]()
+    memory = Counting(3, fails=lambda parts: read.append([(part.start, len(part.tokens)) for part in parts]))
+    with scheduling_with(memory) as scheduler:
+        run(scheduler, ([5] * 300, 1))
+        run(scheduler, ([6] * 200, 1))
+        read.clear()
+        time.sleep(0.4)
+        assert len(read) >= 2 and all(sorted(each) == [(200, 1), (300, 1)] for each in read)
+        time.sleep(0.6)
+        read.clear()
+        time.sleep(0.3)
+        assert not read, "a memory that nobody needs is left alone"
+        again = run(scheduler, ([5] * 300, 3))[0]
+        assert again.counts["reused_tokens"] == 299 and memory.loads == 0
+
+
+@pytest.mark.parametrize("failure", [NoRoom, Broken("no cells")])
+def test_a_failure_while_warming_loses_nothing(monkeypatch: pytest.MonkeyPatch, failure: Exception) -> None:
+    """The next who ask are answered as ever, from the store where the memory had to be made anew."""
+    for name, seconds in (("QUIET_S", 0.02), ("WARM_S", 0.05)):
+        monkeypatch.setattr(scheduling, name, seconds)
+    failed = threading.Event()
+
+    def fails(parts: Sequence[Part]) -> None:
+        if not parts[0].rows and len(parts[0].tokens) == 1 and not failed.is_set():
+            failed.set()
+            raise failure
+
+    made = list[FakeMemory]()
+
+    def make() -> FakeMemory:
+        made.append(FakeMemory(2, fails=fails))
+        return made[-1]
+
+    scheduler = Scheduler(make, 100_000)  # type: ignore[arg-type]
+    try:
+        run(scheduler, ([5] * 300, 1))
+        assert failed.wait(10)
+        again = run(scheduler, ([5] * 300, 3))[0]
+        assert again.counts["reused_tokens"] == 299 and len(made) == 1 + isinstance(failure, Broken)
+    finally:
+        scheduler.close()
+
+
 def test_an_answer_ends_before_its_prompt_is_kept() -> None:
     """Keeping takes a while that nobody needs to wait for; when nobody asks all of it is kept."""
     begun, going = threading.Event(), threading.Event()

@@ -34,6 +34,8 @@ LEAST_READ = 64  # tokens that are read in one go at least: llama.cpp's attentio
 WORTH_WAITING = 32  # tokens that another person's prompt must share for it to be waited for; fewer are read sooner than waited for
 WORTH_COPYING = 16  # tokens that must be there for them to be copied, or kept; fewer are read again in the time that the copy takes
 QUIET_S = 0.25  # seconds without a request after which what the last ones left is kept, one by one
+WARM_S, WARM_SHARE = 10.0, 0.01  # seconds after which a resting memory is read once, and the share of the time that this may take, …
+WARM_FOR_S = 600.0  # … for so long after the last request: where the machine is a virtual one, what nobody touches soon becomes slow
 SMALL_SHARE = 8  # less than one in so many tokens is read again sooner than all before it are copied
 STEPS_BETWEEN = 8  # steps that what a request left may part those who write; keeping it and bringing it back takes about as long
 SMOOTHING = 0.3  # of the newest step in the measured speed of reading
@@ -217,14 +219,47 @@ class Scheduler:
                         late.set_result(None)
 
     def _rest(self) -> Request | Future[None] | None:
-        """What comes next; until then what requests left is kept, the oldest first."""
+        """What comes next; until then what requests left is kept, the oldest first, and then stays warm."""
+        began, wait = time.monotonic(), WARM_S
         while True:
             unkept = [sequence for sequence, each in self._left.items() if not each.kept] if self._keeps else []
+            warms = bool(self._left) and time.monotonic() - began < WARM_FOR_S
             try:
-                return self._arrived.get(timeout=QUIET_S if unkept else None)
+                return self._arrived.get(timeout=QUIET_S if unkept else wait if warms else None)
             except queue.Empty:
+                if not unkept:
+                    wait = max(WARM_S, self._warm() / WARM_SHARE)
+                    continue
                 with self._state:
                     self._keep_left(min(unkept, key=lambda each: self._left[each].last))
+
+    def _warm(self) -> float:
+        """Read what lies in the memory, and the weights, as a step of writing would, and forget its words; the seconds that it took."""
+        began = time.monotonic()
+        with self._state:
+            newest = max(self._left.values(), key=lambda each: each.last)
+            parts = [
+                Part(sequence, len(each.tokens), each.tokens[-1:], 0)
+                for sequence, each in self._left.items()
+                if each.adapter == newest.adapter and 0 < len(each.tokens) < self._context.shape.window
+            ]
+        with self._guard:
+            if self._closing or not parts:
+                return 0.0
+            self._context.go_on()
+        try:
+            self._context.wear(newest.adapter)
+            self._context.decode(parts)
+        except (NoRoom, GivenUp):
+            return 0.0  # the sequences hold what they held
+        except Broken as failure:
+            with self._state:
+                self._rebuild([], failure)
+            return 0.0
+        with self._state:
+            for part in parts:
+                self._context.cut(part.sequence, part.start)
+        return time.monotonic() - began
 
     def _take(self, arrived: list[Request | Future[None] | None]) -> None:
         """What came since the last step: requests, those who leave, wishes that everything be forgotten."""
