@@ -6,16 +6,13 @@ A target that lies beyond is out of reach on this machine, whatever the engine d
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import itertools
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import llama_cpp
 
 from bench.workload import PEOPLE, Ask, Workload, prefix
 from rag.engine.context import BATCH_TOKENS, Context, Part, Shape, Weights
@@ -71,16 +68,23 @@ def step_s(path: Path, shape: Shape, tokens: Sequence[int]) -> float:
 def operations(path: Path, shape: Shape, tokens: Sequence[int], rounds: int) -> Seconds:
     """Seconds of reading a prompt by kind of operation, as llama.cpp calls it, each operation timed by itself; the median of each."""
     spent: defaultdict[str, float] = defaultdict(float)
+    since = 0.0
+
+    def ended(kind: str) -> None:
+        nonlocal since
+        now = time.perf_counter()
+        spent[kind] += now - since
+        since = now
+
     taken: list[Seconds] = []
-    with _watched(path, shape, spent) as context:
-        memory = llama_cpp.llama_get_memory(context)
+    weights = Weights(path)
+    with contextlib.closing(weights), contextlib.closing(Context(weights, replace(shape, flash=True), ended)) as context:
         for _ in range(rounds):
-            llama_cpp.llama_memory_clear(memory, True)
+            context.cut(0, 0)
             spent.clear()
             for start in range(0, len(tokens), BATCH_TOKENS):
-                piece = tokens[start : start + BATCH_TOKENS]
-                values = (llama_cpp.llama_token * len(piece))(*piece)
-                llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one(values, len(piece)))
+                since = time.perf_counter()
+                context.decode([Part(0, start, tokens[start : start + BATCH_TOKENS], 0)])
             taken.append(dict(spent))
     return {kind: statistics.median(each.get(kind, 0.0) for each in taken) for kind in taken[0]}
 
@@ -95,32 +99,3 @@ def shares(spent: Mapping[str, float]) -> tuple[float, float, float]:
     """Seconds of products with weights, of attention, and of everything else."""
     products, attention = spent[PRODUCTS], spent[ATTENTION]
     return products, attention, sum(spent.values()) - products - attention
-
-
-@contextlib.contextmanager
-def _watched(path: Path, shape: Shape, spent: dict[str, float]) -> Iterator[Any]:
-    """llama.cpp's own context, that tells after each operation; only here, since telling costs time."""
-    lib = llama_cpp.llama_cpp._lib  # of ggml's functions llama-cpp-python binds none
-    lib.ggml_op_desc.restype, lib.ggml_op_desc.argtypes = ctypes.c_char_p, [ctypes.c_void_p]
-    since = time.perf_counter()
-
-    def tell(tensor: int, asks: bool, _: Any) -> bool:
-        nonlocal since
-        if not asks:
-            spent[lib.ggml_op_desc(tensor).decode()] += time.perf_counter() - since
-        since = time.perf_counter()
-        return True
-
-    told = llama_cpp.llama_cpp.ggml_backend_sched_eval_callback(tell)
-    parameters = llama_cpp.llama_context_default_params()
-    parameters.n_ctx, parameters.n_batch, parameters.n_ubatch = shape.window, BATCH_TOKENS, BATCH_TOKENS
-    parameters.n_threads = parameters.n_threads_batch = shape.threads_batch
-    parameters.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
-    parameters.cb_eval = told
-    weights = Weights(path)
-    with contextlib.closing(weights):
-        context = llama_cpp.llama_init_from_model(weights.model, parameters)
-        try:
-            yield context
-        finally:
-            llama_cpp.llama_free(context)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,8 @@ class Weights:
 class Context:
     """A memory in which some prompts are read and continued at once. Raises ModelMissing where it does not fit into the computer's."""
 
-    def __init__(self, weights: Weights, shape: Shape) -> None:
+    def __init__(self, weights: Weights, shape: Shape, watch: Callable[[str], None] | None = None) -> None:
+        """`watch` hears the name of each of llama.cpp's operations as it ends; that takes time, so it is for measuring alone."""
         self._weights = weights
         self.shape = shape
         self.cuts = weights.cuts
@@ -138,6 +139,9 @@ class Context:
         parameters.kv_unified = False
         parameters.n_threads, parameters.n_threads_batch = shape.threads, shape.threads_batch
         parameters.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED if shape.flash else llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        if watch:
+            self._watch = _watching(watch)  # llama.cpp keeps no reference
+            parameters.cb_eval = self._watch
         self._context = llama_cpp.llama_init_from_model(weights.model, parameters)
         if not self._context:
             raise ModelMissing(
@@ -282,6 +286,18 @@ class Context:
 
     def close(self) -> None:
         llama_cpp.llama_free(self._context)
+
+
+def _watching(watch: Callable[[str], None]) -> Any:
+    name = llama_cpp.llama_cpp._lib.ggml_op_desc  # of ggml's own functions llama-cpp-python binds none
+    name.restype, name.argtypes = ctypes.c_char_p, [ctypes.c_void_p]
+
+    def tell(operation: int, asks: bool, _: Any) -> bool:
+        if not asks:
+            watch(name(operation).decode())
+        return True  # to "is anything of this one wanted", and to "go on"
+
+    return llama_cpp.llama_cpp.ggml_backend_sched_eval_callback(tell)
 
 
 def _pointer(values: Bytes) -> Any:
