@@ -1,7 +1,7 @@
 """A GGUF file → the engines that can run it, ours and others', asked in one way: a question in, pieces of text out as they come.
 
 `Llama` of llama-cpp-python behind a lock, llama-server, and the examples/server of llama-cpp-python's source; `scripts/llama_server.sh`
-makes the latter two. Each is a process of its own that waits without using the processor while others are measured.
+makes the latter two. Each is a process of its own that waits while others are measured; ours keeps its memory warm meanwhile.
 """
 
 from __future__ import annotations

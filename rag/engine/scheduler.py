@@ -367,8 +367,8 @@ class Scheduler:
         request.read = same
 
     def _worth(self, sequence: int) -> tuple[bool, int, int, int]:
-        """What goes first: what is kept anyway, or nothing; what lies beside those that run, since a gap between those who write costs as
-        much as one of them; what is oldest."""
+        """What goes first: what is kept anyway, or nothing; what lies beside those that run, since a gap between those who write costs
+        nearly as much as one of them; what is oldest."""
         left = self._left.get(sequence)
         taken = [each.sequence for each in self._running] or [sequence]
         beside = max(0, min(taken) - sequence, sequence - max(taken))
